@@ -1,0 +1,6 @@
+[
+  inputs: [
+    "{mix,.formatter}.exs",
+    "{bench,examples,lib,test}/**/*.{ex,exs}"
+  ]
+]

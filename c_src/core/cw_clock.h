@@ -1,0 +1,30 @@
+/* Version vectors as bytes (docs/FORMAT.md, "Clocks"): what applications hold, compare and store.
+ *
+ *     magic, version and type | n varint | width byte | counters: n * width | names: n * (len, bytes)
+ *
+ * Replicas ascend by id; `width` is the least of 1, 2, 4, 8 that holds the greatest counter. Where two
+ * clocks name the same replicas, as they nearly always do, their names are equal byte for byte, and
+ * merging and comparing is one pass over two arrays of integers. */
+#ifndef CW_CLOCK_H
+#define CW_CLOCK_H
+
+#include "cw_buf.h"
+#include "cw_vv.h"
+
+#define CW_FORMAT_CLOCK 0x13
+
+/* Appends the clock of a vector. */
+void cw_clock_put(struct cw_buf *out, const struct cw_vv *vv);
+
+/* Decodes foreign bytes into a vector owned by the caller. */
+enum cw_err cw_clock_read(const struct cw_mem *mem, struct cw_bytes clock, struct cw_vv **out);
+
+/* Appends the join of two clocks; on failure what was appended is of no use. */
+enum cw_err cw_clock_merge(const struct cw_mem *mem, struct cw_bytes a, struct cw_bytes b,
+                           struct cw_buf *out);
+
+/* How `a` stands to `b`. */
+enum cw_err cw_clock_compare(const struct cw_mem *mem, struct cw_bytes a, struct cw_bytes b,
+                             enum cw_order *order);
+
+#endif

@@ -1,0 +1,53 @@
+/* What a document remembers of its recent changes, so that a delta since a clock need not look at
+ * the whole state: for each write, or group of writes that arrived together, the keys it touched.
+ *
+ * Successive versions share one growing buffer; each knows how much of it is its own, and the newest
+ * appends in place. It is a memory, not state: never encoded, not part of any hash, and cut off
+ * beyond a limit. Its first entry, the floor, says which writes it knows nothing about. */
+#ifndef CW_JOURNAL_H
+#define CW_JOURNAL_H
+
+#include "cw_buf.h"
+#include "cw_cell.h"
+#include "cw_reader.h"
+
+#define CW_JOURNAL_MAX (64u << 10) /* bytes; twice that may be held */
+
+struct cw_journal_pages;
+
+/* Zeroed, it remembers nothing; then it needs no release either. */
+struct cw_journal {
+    struct cw_journal_pages *pages;
+    size_t len;
+};
+
+struct cw_journal cw_journal_retain(const struct cw_journal *journal);
+void cw_journal_release(struct cw_journal *journal);
+size_t cw_journal_bytes(const struct cw_journal *journal);
+
+/* A touched key or, `below`, all keys with a prefix; appended to a list of touches. */
+void cw_touch(struct cw_buf *touches, struct cw_bytes key, bool below);
+bool cw_touch_next(struct cw_reader *touches, struct cw_bytes *key, bool *below);
+
+/* A span of one replica's writes: those after `from`, up to and with `to`. */
+struct cw_span {
+    uint64_t id;
+    uint64_t from;
+    uint64_t to;
+};
+
+/* Adds an entry: these writes, the first ones after `before`, touched these keys. A `net` entry lists
+ * only the keys that all its writes together changed. Without memory, or when the entry is over the
+ * limit, the journal forgets everything. */
+void cw_journal_add(struct cw_journal *journal, const struct cw_mem *mem,
+                    const struct cw_context *before, const struct cw_span *spans, size_t n,
+                    struct cw_bytes touches, bool net);
+
+/* Appends to `touches` what was touched by the writes not in `since`, of which the context has `news`;
+ * looks from the newest entry back until it has them. `*net` tells whether that is only what they
+ * changed together. False when the journal cannot tell: it does not reach back that far, or `since`
+ * is in the middle of a net entry. */
+bool cw_journal_since(const struct cw_journal *journal, const struct cw_vv *since, uint64_t news,
+                      struct cw_buf *touches, bool *net);
+
+#endif

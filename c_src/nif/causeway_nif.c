@@ -1,0 +1,172 @@
+/* The NIF library: its state, its life, its table of calls. */
+#include <string.h>
+
+#include "../core/cw_tree.h"
+#include "nif_clock.h"
+#include "nif_doc.h"
+#include "nif_reaper.h"
+
+/* Nodes that the drop of a handle frees at once; more go to the reaper. */
+#define RELEASE_NODES 256
+
+/* ---- documents as resources ---- */
+
+/* The type and the reaper outlive an upgrade in whichever library took them over; destructors run
+ * with no environment of the caller's, so this is where they find them. */
+static struct nif_lib *current;
+
+static void doc_destroy(ErlNifEnv *env, void *obj) {
+    struct nif_doc *handle = obj;
+    (void)env;
+    struct cw_forest *rest = cw_doc_free_some(handle->doc, RELEASE_NODES);
+    if (rest)
+        nif_reaper_give(current->reaper, rest);
+}
+
+bool nif_get_doc(ErlNifEnv *env, ERL_NIF_TERM term, const struct cw_doc **doc) {
+    void *obj;
+    if (!enif_get_resource(env, term, nif_lib(env)->doc_type, &obj))
+        return false;
+    *doc = ((struct nif_doc *)obj)->doc;
+    return true;
+}
+
+ERL_NIF_TERM nif_make_doc(ErlNifEnv *env, struct cw_doc *doc) {
+    struct nif_doc *handle = enif_alloc_resource(nif_lib(env)->doc_type, sizeof *handle);
+    if (!handle) {
+        cw_doc_free(doc);
+        return nif_error(env, CW_ENOMEM);
+    }
+    handle->doc = doc;
+    ERL_NIF_TERM term = enif_make_resource(env, handle);
+    enif_release_resource(handle);
+    return term;
+}
+
+/* ---- work and time ---- */
+
+ERL_NIF_TERM nif_go_dirty(ErlNifEnv *env, const char *name, nif_fn *fn, int argc,
+                          const ERL_NIF_TERM argv[]) {
+    return enif_schedule_nif(env, name, ERL_NIF_DIRTY_JOB_CPU_BOUND, fn, argc, argv);
+}
+
+void nif_report(ErlNifEnv *env, ErlNifTime began) {
+    if (nif_is_dirty())
+        return;
+    ErlNifTime percent = (enif_monotonic_time(ERL_NIF_USEC) - began) / 10; /* of a millisecond */
+    if (percent > 0)
+        enif_consume_timeslice(env, percent > 100 ? 100 : (int)percent);
+}
+
+/* ---- failures ---- */
+
+static ERL_NIF_TERM err_atom(ErlNifEnv *env, enum cw_err err) {
+    char name[32];
+    const char *s = cw_err_name(err);
+    size_t n = 0;
+    for (; s[n] && n < sizeof name; n++)
+        name[n] = (char)(s[n] >= 'A' && s[n] <= 'Z' ? s[n] - 'A' + 'a' : s[n]);
+    return enif_make_atom_len(env, name, n);
+}
+
+ERL_NIF_TERM nif_error(ErlNifEnv *env, enum cw_err err) {
+    return enif_make_tuple2(env, ATOM(env, error), err_atom(env, err));
+}
+
+ERL_NIF_TERM nif_error_atom(ErlNifEnv *env, ERL_NIF_TERM name, ERL_NIF_TERM detail) {
+    return enif_make_tuple2(env, ATOM(env, error), enif_make_tuple2(env, name, detail));
+}
+
+ERL_NIF_TERM nif_error_with(ErlNifEnv *env, enum cw_err err, ERL_NIF_TERM detail) {
+    return nif_error_atom(env, err_atom(env, err), detail);
+}
+
+/* ---- life ---- */
+
+static void fill_atoms(ErlNifEnv *env, struct nif_atoms *atoms) {
+#define X(name) atoms->a_##name = enif_make_atom(env, #name);
+    NIF_ATOMS(X)
+#undef X
+    atoms->a_true = enif_make_atom(env, "true");
+    atoms->a_false = enif_make_atom(env, "false");
+}
+
+static struct nif_lib *lib_new(ErlNifEnv *env, ErlNifResourceFlags flags) {
+    struct nif_lib *lib = enif_alloc(sizeof *lib);
+    if (!lib)
+        return NULL;
+    memset(lib, 0, sizeof *lib);
+    fill_atoms(env, &lib->atoms);
+    lib->doc_type = enif_open_resource_type(env, NULL, "causeway_doc", doc_destroy, flags, NULL);
+    if (lib->doc_type)
+        return lib;
+    enif_free(lib);
+    return NULL;
+}
+
+/* The argument of load and upgrade is the secret of the tree's shape, which trees keep for life. */
+static bool set_secret(ErlNifEnv *env, ERL_NIF_TERM info) {
+    ErlNifUInt64 secret;
+    if (!enif_get_uint64(env, info, &secret))
+        return false;
+    cw_tree_secret(secret);
+    return true;
+}
+
+static int load(ErlNifEnv *env, void **priv, ERL_NIF_TERM info) {
+    if (!set_secret(env, info))
+        return 1;
+    struct nif_lib *lib = lib_new(env, ERL_NIF_RT_CREATE | ERL_NIF_RT_TAKEOVER);
+    if (!lib)
+        return 2;
+    lib->reaper = nif_reaper_start();
+    if (!lib->reaper) {
+        enif_free(lib);
+        return 3;
+    }
+    current = lib;
+    *priv = lib;
+    return 0;
+}
+
+/* New code takes over the resources of the old, whose own state `unload` will free. */
+static int upgrade(ErlNifEnv *env, void **priv, void **old_priv, ERL_NIF_TERM info) {
+    (void)old_priv;
+    return load(env, priv, info);
+}
+
+static void unload(ErlNifEnv *env, void *priv) {
+    struct nif_lib *lib = priv;
+    (void)env;
+    nif_reaper_stop(lib->reaper);
+    if (current == lib)
+        current = NULL;
+    enif_free(lib);
+    nif_mem_stop();
+}
+
+static ErlNifFunc calls[] = {
+    {"doc_new", 1, nif_doc_new, 0},
+    {"doc_fork", 2, nif_doc_fork, 0},
+    {"doc_update", 2, nif_doc_update, 0},
+    {"doc_merge", 2, nif_doc_merge, 0},
+    {"doc_get", 4, nif_doc_get, 0},
+    {"doc_member", 3, nif_doc_member, 0},
+    {"doc_rights", 2, nif_doc_rights, 0},
+    {"doc_diff", 3, nif_doc_diff, 0},
+    {"doc_encode", 1, nif_doc_encode, 0},
+    {"doc_delta", 2, nif_doc_delta, 0},
+    {"doc_delta_between", 2, nif_doc_delta_between, 0},
+    {"doc_apply", 2, nif_doc_apply, 0},
+    {"doc_clock", 1, nif_doc_clock, 0},
+    {"doc_hash", 1, nif_doc_hash, 0},
+    {"doc_info", 1, nif_doc_info, 0},
+    {"fragment_join", 2, nif_fragment_join, 0},
+    {"clock_merge", 2, nif_clock_merge, 0},
+    {"clock_compare", 2, nif_clock_compare, 0},
+    {"clock_to_list", 1, nif_clock_to_list, 0},
+    {"clock_from_list", 1, nif_clock_from_list, 0},
+    {"hlc_tick", 2, nif_hlc_tick, 0},
+};
+
+ERL_NIF_INIT(causeway_nif, calls, load, NULL, upgrade, unload)

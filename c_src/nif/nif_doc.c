@@ -1,0 +1,480 @@
+#include "nif_doc.h"
+
+#include <string.h>
+
+#include "../core/cw_arena.h"
+#include "../core/cw_changes.h"
+#include "../core/cw_clock.h"
+#include "../core/cw_visit.h"
+#include "nif_ops.h"
+#include "nif_term.h"
+#include "nif_value.h"
+
+/* ---- arguments and results ---- */
+
+static uint64_t now_ms(void) {
+    ErlNifTime t = enif_monotonic_time(ERL_NIF_MSEC) + enif_time_offset(ERL_NIF_MSEC);
+    return t > 0 ? (uint64_t)t : 0;
+}
+
+static ERL_NIF_TERM doc_or_error(ErlNifEnv *env, enum cw_err err, struct cw_doc *doc) {
+    return err ? nif_error(env, err) : nif_make_doc(env, doc);
+}
+
+static ERL_NIF_TERM buffer_or_error(ErlNifEnv *env, enum cw_err err, struct cw_buf *buf) {
+    ERL_NIF_TERM term = err ? nif_error(env, err) : nif_make_binary(env, cw_buf_slice(buf, 0));
+    cw_buf_free(buf);
+    return term;
+}
+
+static ERL_NIF_TERM unknown_atom(ErlNifEnv *env, ERL_NIF_TERM name) {
+    if (name == ATOM(env, nil))
+        return nif_error(env, CW_ENOMEM);
+    return nif_error_atom(env, ATOM(env, unknown_atom), name);
+}
+
+static bool get_bytes(ErlNifEnv *env, ERL_NIF_TERM term, struct cw_bytes *s) {
+    ErlNifBinary bin;
+    if (!enif_inspect_binary(env, term, &bin))
+        return false;
+    *s = cw_bytes(bin.data, bin.size);
+    return true;
+}
+
+static ERL_NIF_TERM bad_term(ErlNifEnv *env, enum cw_err err, ERL_NIF_TERM bad) {
+    return err == CW_EMALFORMED ? nif_error_atom(env, ATOM(env, bad_term), bad)
+                                : nif_error_with(env, err, bad);
+}
+
+/* ---- life ---- */
+
+ERL_NIF_TERM nif_doc_new(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    struct cw_buf name;
+    uint8_t space[256];
+    (void)argc;
+    cw_buf_init(&name, &nif_mem, space, sizeof space);
+    enum cw_err err = nif_put_name(env, &name, argv[0]);
+    struct cw_doc *doc = err ? NULL : cw_doc_new(&nif_mem, cw_buf_slice(&name, 0));
+    cw_buf_free(&name);
+    if (err)
+        return bad_term(env, err, argv[0]);
+    return doc_or_error(env, doc ? CW_OK : CW_ENOMEM, doc);
+}
+
+ERL_NIF_TERM nif_doc_fork(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    struct cw_doc *fork = NULL;
+    struct cw_buf name;
+    uint8_t space[256];
+    (void)argc;
+    if (!nif_get_doc(env, argv[0], &doc))
+        return enif_make_badarg(env);
+    cw_buf_init(&name, &nif_mem, space, sizeof space);
+    enum cw_err bad = nif_put_name(env, &name, argv[1]);
+    enum cw_err err = bad ? bad : cw_doc_fork(doc, cw_buf_slice(&name, 0), &fork);
+    cw_buf_free(&name);
+    return bad ? bad_term(env, bad, argv[1]) : doc_or_error(env, err, fork);
+}
+
+/* ---- changing ---- */
+
+static ERL_NIF_TERM update_error(ErlNifEnv *env, enum cw_err err, const struct cw_fault *f) {
+    ERL_NIF_TERM at = enif_make_uint64(env, f->op);
+    switch (err) {
+    case CW_EKIND:
+        return nif_error_with(env, err,
+                              enif_make_tuple4(env, at, enif_make_uint64(env, f->field),
+                                               nif_make_kind(env, f->have),
+                                               nif_make_kind(env, f->want)));
+    case CW_EOP:
+        return nif_error_with(env, err, enif_make_tuple2(env, at, nif_make_kind(env, f->want)));
+    case CW_EPATH:
+        return nif_error_with(env, err, enif_make_tuple2(env, at, enif_make_uint64(env, f->field)));
+    case CW_ERIGHTS:
+        return nif_error_with(env, err,
+                              enif_make_tuple3(env, at, enif_make_uint64(env, f->here),
+                                               enif_make_uint64(env, f->elsewhere)));
+    case CW_ERANGE:
+    case CW_ELIMIT:
+        return nif_error_with(env, err, at);
+    default:
+        return nif_error(env, err);
+    }
+}
+
+/* What could not be read as an operation. */
+static ERL_NIF_TERM ops_error(ErlNifEnv *env, enum cw_err err, const struct nif_ops *ops) {
+    if (err == CW_EOP || err == CW_EPATH)
+        return nif_error_atom(env, ATOM(env, bad_op), ops->bad);
+    return bad_term(env, err, ops->bad);
+}
+
+/* A removal may be of all there is, the rest is a microsecond an operation. */
+static bool is_large_update(const struct cw_doc *doc, const struct nif_ops *ops) {
+    if (ops->n > nif_cells() / 4)
+        return true;
+    for (size_t i = 0; i < ops->n; i++)
+        if (ops->ops[i].verb == CW_DELETE || ops->ops[i].verb == CW_RESET)
+            return cw_tree_count(cw_doc_tree(doc)) > nif_cells();
+    return false;
+}
+
+ERL_NIF_TERM nif_doc_update(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    struct cw_doc *to = NULL;
+    struct cw_arena arena;
+    struct cw_fault fault = {0};
+    uint64_t space[128];
+    if (!nif_get_doc(env, argv[0], &doc))
+        return enif_make_badarg(env);
+    cw_arena_init(&arena, &nif_mem, space, sizeof space);
+    struct nif_ops ops = {.env = env, .arena = &arena, .limit = nif_bytes(), .bad = argv[1]};
+    enum cw_err err = nif_get_ops(&ops, argv[1]);
+    ERL_NIF_TERM term;
+    if (err == CW_EBUDGET || (!err && is_large_update(doc, &ops))) {
+        term = nif_go_dirty(env, "doc_update", nif_doc_update, argc, argv);
+    } else if (err) {
+        term = ops_error(env, err, &ops);
+    } else {
+        err = cw_doc_update(doc, ops.ops, ops.n, now_ms(), &to, &fault);
+        term = err ? update_error(env, err, &fault) : nif_make_doc(env, to);
+        if (!nif_is_dirty() && ops.n > 4)
+            enif_consume_timeslice(env, (int)(ops.n / 10) + 1); /* about a microsecond an op */
+    }
+    cw_arena_free(&arena);
+    return term;
+}
+
+ERL_NIF_TERM nif_doc_merge(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *a, *b;
+    struct cw_doc *to = NULL;
+    if (!nif_get_doc(env, argv[0], &a) || !nif_get_doc(env, argv[1], &b))
+        return enif_make_badarg(env);
+    ErlNifTime began = enif_monotonic_time(ERL_NIF_USEC);
+    enum cw_err err = cw_doc_merge(a, b, nif_cells(), &to);
+    if (err == CW_EBUDGET)
+        return nif_go_dirty(env, "doc_merge", nif_doc_merge, argc, argv);
+    nif_report(env, began);
+    return doc_or_error(env, err, to);
+}
+
+/* ---- reading ---- */
+
+/* What is at a path. False with an answer in `*term` when there is nothing to go on with. */
+struct found {
+    struct cw_arena arena;
+    struct cw_buf key;
+    enum cw_kind kind;
+    uint64_t space[64];
+    uint8_t key_space[256];
+};
+
+static bool find(ErlNifEnv *env, const struct cw_doc *doc, ERL_NIF_TERM path, enum cw_kind want,
+                 struct found *f, ERL_NIF_TERM *term) {
+    struct nif_path fields;
+    ERL_NIF_TERM bad;
+    cw_arena_init(&f->arena, &nif_mem, f->space, sizeof f->space);
+    cw_buf_init(&f->key, &nif_mem, f->key_space, sizeof f->key_space);
+    enum cw_err err = nif_get_path(env, &f->arena, path, &fields, &bad);
+    if (err) {
+        *term = bad_term(env, err, bad);
+        return false;
+    }
+    if (cw_doc_find(doc, fields.fields, fields.n, want, &f->key, &f->kind))
+        return true;
+    *term = f->key.err ? nif_error(env, CW_ENOMEM) : ATOM(env, absent);
+    return false;
+}
+
+static void found_close(struct found *f) {
+    cw_buf_free(&f->key);
+    cw_arena_free(&f->arena);
+}
+
+static ERL_NIF_TERM get(ErlNifEnv *env, const struct cw_doc *doc, const struct found *f,
+                        bool new_atoms) {
+    ERL_NIF_TERM term, unknown;
+    if (!nif_make_object(env, doc, cw_buf_slice(&f->key, 0), f->kind, new_atoms, &term, &unknown))
+        return unknown_atom(env, unknown);
+    return term;
+}
+
+/* Whether reading the object is too much for a normal scheduler. */
+static bool is_large(const struct cw_doc *doc, const struct found *f) {
+    struct cw_bytes object = cw_buf_slice(&f->key, 0);
+    return !nif_is_dirty() && f->kind != CW_REGISTER &&
+           cw_tree_count(cw_doc_tree(doc)) > NIF_CELLS && cw_doc_cells(doc, object) > NIF_CELLS;
+}
+
+ERL_NIF_TERM nif_doc_get(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    struct found f;
+    ERL_NIF_TERM term;
+    enum cw_kind want = nif_get_kind(env, argv[2]);
+    if (!nif_get_doc(env, argv[0], &doc) || (!want && argv[2] != ATOM(env, nil)))
+        return enif_make_badarg(env);
+    if (find(env, doc, argv[1], want, &f, &term)) {
+        if (is_large(doc, &f))
+            term = nif_go_dirty(env, "doc_get", nif_doc_get, argc, argv);
+        else
+            term = get(env, doc, &f, argv[3] == ATOM(env, true));
+    }
+    found_close(&f);
+    return term;
+}
+
+ERL_NIF_TERM nif_doc_member(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    struct found f;
+    ERL_NIF_TERM term;
+    (void)argc;
+    if (!nif_get_doc(env, argv[0], &doc))
+        return enif_make_badarg(env);
+    if (find(env, doc, argv[1], CW_KIND_NONE, &f, &term)) {
+        struct cw_buf elem;
+        uint8_t space[256];
+        cw_buf_init(&elem, &nif_mem, space, sizeof space);
+        struct nif_put put = {env, &elem, CW_KEY, SIZE_MAX, argv[2]};
+        enum cw_err err = nif_put_term(&put, argv[2]);
+        if (err)
+            term = bad_term(env, err, put.bad);
+        else
+            term = cw_doc_has_element(doc, cw_buf_slice(&f.key, 0), f.kind, cw_buf_slice(&elem, 0))
+                       ? ATOM(env, true)
+                       : ATOM(env, false);
+        cw_buf_free(&elem);
+    }
+    found_close(&f);
+    return term;
+}
+
+ERL_NIF_TERM nif_doc_rights(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    struct found f;
+    ERL_NIF_TERM term;
+    (void)argc;
+    if (!nif_get_doc(env, argv[0], &doc))
+        return enif_make_badarg(env);
+    if (find(env, doc, argv[1], CW_COUNTER_BOUNDED, &f, &term)) {
+        uint64_t here, elsewhere;
+        enum cw_err err = cw_doc_rights(doc, cw_buf_slice(&f.key, 0), &here, &elsewhere);
+        term = err ? nif_error(env, err)
+                   : enif_make_tuple2(env, enif_make_uint64(env, here),
+                                      enif_make_uint64(env, elsewhere));
+    }
+    found_close(&f);
+    return term;
+}
+
+/* ---- what changed ---- */
+
+struct diff {
+    ErlNifEnv *env;
+    const struct cw_doc *a;
+    const struct cw_doc *b;
+    bool new_atoms;
+    ERL_NIF_TERM list;
+    ERL_NIF_TERM unknown;
+};
+
+/* An object on one side, or `absent`. */
+static bool one_side(struct diff *d, const struct cw_doc *doc, const struct cw_change *c,
+                     ERL_NIF_TERM *term) {
+    *term = ATOM(d->env, absent);
+    return cw_doc_cells(doc, c->object) == 0 ||
+           nif_make_object(d->env, doc, c->object, c->kind, d->new_atoms, term, &d->unknown);
+}
+
+/* Elements of a set, `c` and those after it up to `end`, that only `in` has. */
+static bool only_in(struct diff *d, const struct cw_doc *in, const struct cw_doc *out,
+                    const struct cw_change *c, const struct cw_change *end, ERL_NIF_TERM *list) {
+    *list = enif_make_list(d->env, 0);
+    while (end-- > c) {
+        ERL_NIF_TERM term;
+        if (!cw_doc_has_element(in, end->object, end->kind, end->element) ||
+            cw_doc_has_element(out, end->object, end->kind, end->element))
+            continue;
+        if (!nif_make_term(d->env, end->element, CW_KEY, d->new_atoms, &term, &d->unknown))
+            return false;
+        *list = enif_make_list_cell(d->env, term, *list);
+    }
+    return true;
+}
+
+static bool add_change(struct diff *d, const struct cw_change *c, ERL_NIF_TERM old,
+                       ERL_NIF_TERM new) {
+    ERL_NIF_TERM path;
+    if (enif_is_identical(old, new))
+        return true;
+    if (!nif_make_path(d->env, c->object, d->new_atoms, &path, &d->unknown))
+        return false;
+    ERL_NIF_TERM change = enif_make_tuple4(d->env, path, nif_make_kind(d->env, c->kind), old, new);
+    d->list = enif_make_list_cell(d->env, change, d->list);
+    return true;
+}
+
+/* From the last change to the first, so that the list comes out in order. */
+static bool add_changes(struct diff *d, const struct cw_changes *ch) {
+    for (const struct cw_change *end = ch->at + ch->n, *c; end > ch->at; end = c) {
+        ERL_NIF_TERM old, new;
+        c = end - 1;
+        while (c > ch->at && cw_bytes_eq(c[-1].object, c->object))
+            c--;
+        bool ok = cw_kind_is_set(c->kind)
+                      ? only_in(d, d->a, d->b, c, end, &old) && only_in(d, d->b, d->a, c, end, &new)
+                      : one_side(d, d->a, c, &old) && one_side(d, d->b, c, &new);
+        if (!ok || !add_change(d, c, old, new))
+            return false;
+    }
+    return true;
+}
+
+ERL_NIF_TERM nif_doc_diff(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    struct diff d = {.env = env, .list = enif_make_list(env, 0), .unknown = ATOM(env, nil)};
+    struct cw_changes changes;
+    if (!nif_get_doc(env, argv[0], &d.a) || !nif_get_doc(env, argv[1], &d.b))
+        return enif_make_badarg(env);
+    d.new_atoms = argv[2] == ATOM(env, true);
+    enum cw_err err = cw_doc_changes(d.a, d.b, nif_cells() / 4, &changes);
+    if (err == CW_EBUDGET)
+        return nif_go_dirty(env, "doc_diff", nif_doc_diff, argc, argv);
+    if (err)
+        return nif_error(env, err);
+    bool ok = add_changes(&d, &changes);
+    cw_changes_free(&changes);
+    return ok ? d.list : unknown_atom(env, d.unknown);
+}
+
+/* ---- bytes ---- */
+
+ERL_NIF_TERM nif_doc_encode(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    struct cw_buf out;
+    if (!nif_get_doc(env, argv[0], &doc))
+        return enif_make_badarg(env);
+    if (cw_tree_count(cw_doc_tree(doc)) > nif_cells())
+        return nif_go_dirty(env, "doc_encode", nif_doc_encode, argc, argv);
+    cw_buf_init(&out, &nif_mem, NULL, 0);
+    return buffer_or_error(env, cw_doc_encode(doc, &out), &out);
+}
+
+ERL_NIF_TERM nif_doc_delta(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    struct cw_bytes clock;
+    struct cw_vv *since;
+    struct cw_buf out;
+    uint8_t space[512];
+    if (!nif_get_doc(env, argv[0], &doc) || !get_bytes(env, argv[1], &clock))
+        return enif_make_badarg(env);
+    enum cw_err err = cw_clock_read(&nif_mem, clock, &since);
+    if (err)
+        return nif_error(env, err);
+    cw_buf_init(&out, &nif_mem, space, sizeof space);
+    err = cw_doc_delta(doc, since, nif_cells(), &out);
+    cw_vv_release(since);
+    if (err != CW_EBUDGET)
+        return buffer_or_error(env, err, &out);
+    cw_buf_free(&out);
+    return nif_go_dirty(env, "doc_delta", nif_doc_delta, argc, argv);
+}
+
+ERL_NIF_TERM nif_doc_delta_between(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *old, *doc;
+    struct cw_buf out;
+    uint8_t space[512];
+    if (!nif_get_doc(env, argv[0], &old) || !nif_get_doc(env, argv[1], &doc))
+        return enif_make_badarg(env);
+    cw_buf_init(&out, &nif_mem, space, sizeof space);
+    enum cw_err err = cw_doc_delta_between(old, doc, nif_cells(), &out);
+    if (err != CW_EBUDGET)
+        return buffer_or_error(env, err, &out);
+    cw_buf_free(&out);
+    return nif_go_dirty(env, "doc_delta_between", nif_doc_delta_between, argc, argv);
+}
+
+static ERL_NIF_TERM apply_error(ErlNifEnv *env, enum cw_err err, struct cw_fault *f) {
+    ERL_NIF_TERM name, unknown;
+    if (err != CW_EGAP)
+        return nif_error(env, err);
+    if (!nif_make_term(env, cw_name_bytes(f->replica), CW_KEY, false, &name, &unknown))
+        name = unknown;
+    cw_name_release(f->replica);
+    return nif_error_with(env, err,
+                          enif_make_tuple3(env, name, enif_make_uint64(env, f->seen),
+                                           enif_make_uint64(env, f->needed)));
+}
+
+ERL_NIF_TERM nif_doc_apply(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    struct cw_bytes fragment;
+    struct cw_doc *to = NULL;
+    struct cw_fault fault = {0};
+    if (!nif_get_doc(env, argv[0], &doc) || !get_bytes(env, argv[1], &fragment))
+        return enif_make_badarg(env);
+    if (fragment.n > nif_bytes())
+        return nif_go_dirty(env, "doc_apply", nif_doc_apply, argc, argv);
+    ErlNifTime began = enif_monotonic_time(ERL_NIF_USEC);
+    enum cw_err err = cw_doc_apply(doc, fragment, nif_cells(), &to, &fault);
+    if (err == CW_EBUDGET)
+        return nif_go_dirty(env, "doc_apply", nif_doc_apply, argc, argv);
+    nif_report(env, began);
+    return err ? apply_error(env, err, &fault) : nif_make_doc(env, to);
+}
+
+ERL_NIF_TERM nif_fragment_join(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    struct cw_bytes a, b;
+    struct cw_buf out;
+    uint8_t space[512];
+    if (!get_bytes(env, argv[0], &a) || !get_bytes(env, argv[1], &b))
+        return enif_make_badarg(env);
+    if (a.n + b.n > nif_bytes())
+        return nif_go_dirty(env, "fragment_join", nif_fragment_join, argc, argv);
+    cw_buf_init(&out, &nif_mem, space, sizeof space);
+    enum cw_err err = cw_fragment_join(&nif_mem, a, b, &out);
+    return buffer_or_error(env, err, &out);
+}
+
+/* ---- about the document ---- */
+
+ERL_NIF_TERM nif_doc_clock(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    struct cw_vv *vv;
+    struct cw_buf out;
+    uint8_t space[512];
+    (void)argc;
+    if (!nif_get_doc(env, argv[0], &doc))
+        return enif_make_badarg(env);
+    enum cw_err err = cw_doc_clock(doc, &vv);
+    if (err)
+        return nif_error(env, err);
+    cw_buf_init(&out, &nif_mem, space, sizeof space);
+    cw_clock_put(&out, vv);
+    cw_vv_release(vv);
+    return buffer_or_error(env, out.err, &out);
+}
+
+ERL_NIF_TERM nif_doc_hash(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    uint8_t be[16];
+    (void)argc;
+    if (!nif_get_doc(env, argv[0], &doc))
+        return enif_make_badarg(env);
+    struct cw_hash h = cw_doc_hash(doc);
+    cw_store64be(be, h.hi);
+    cw_store64be(be + 8, h.lo);
+    return nif_make_binary(env, cw_bytes(be, 16));
+}
+
+ERL_NIF_TERM nif_doc_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    ERL_NIF_TERM name, unknown;
+    if (!nif_get_doc(env, argv[0], &doc))
+        return enif_make_badarg(env);
+    uint64_t cells = cw_tree_count(cw_doc_tree(doc));
+    if (cells > nif_cells() * (nif_is_dirty() ? 1 : 16))
+        return nif_go_dirty(env, "doc_info", nif_doc_info, argc, argv);
+    if (!nif_make_term(env, cw_name_bytes(cw_doc_replica(doc)), CW_KEY, true, &name, &unknown))
+        return unknown_atom(env, unknown);
+    return enif_make_tuple3(env, name, enif_make_uint64(env, cells),
+                            enif_make_uint64(env, cw_doc_bytes(doc)));
+}

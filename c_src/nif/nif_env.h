@@ -1,0 +1,98 @@
+/* What every file of the NIF shares: atoms, resources, and how a call ends.
+ *
+ * Each call has three layers: terms become C values (nif_term, nif_ops), the core does the work,
+ * the result becomes terms (nif_term, nif_value). The core never sees an ErlNifEnv. */
+#ifndef NIF_ENV_H
+#define NIF_ENV_H
+
+#include <erl_nif.h>
+
+#include "../core/cw_doc.h"
+#include "nif_mem.h"
+
+/* One list declares and fills the atoms. */
+#define NIF_ATOMS(X)                                                                               \
+    X(ok)                                                                                          \
+    X(error) X(nil) X(absent) X(in) X(equal) X(after) X(concurrent) X(before) X(put) X(increment)  \
+        X(decrement) X(transfer) X(add) X(remove) X(enable) X(disable) X(reset) X(delete) X(map)   \
+            X(map_grow) X(set) X(set_grow) X(set_remove_wins) X(counter) X(counter_bounded)        \
+                X(register) X(register_multi) X(flag) X(flag_disable_wins) X(bad_op) X(bad_term)   \
+                    X(unknown_atom)
+
+struct nif_atoms {
+#define X(name) ERL_NIF_TERM a_##name;
+    NIF_ATOMS(X)
+#undef X
+    ERL_NIF_TERM a_true;
+    ERL_NIF_TERM a_false;
+};
+
+/* The library's state: made anew by every load and upgrade. */
+struct nif_lib {
+    struct nif_atoms atoms;
+    ErlNifResourceType *doc_type;
+    struct nif_reaper *reaper;
+};
+
+static inline const struct nif_lib *nif_lib(ErlNifEnv *env) {
+    return (const struct nif_lib *)enif_priv_data(env);
+}
+
+#define ATOM(env, name) (nif_lib(env)->atoms.a_##name)
+
+/* ---- documents as resources ---- */
+
+/* A handle is small, but what it keeps alive is not: an update leaves some kilobytes of nodes that
+ * only the old version needs. The VM collects a process's garbage by the bytes it sees, so the
+ * handle is padded to bring that into the count. */
+#define NIF_DOC_WEIGHT 2048
+
+struct nif_doc {
+    struct cw_doc *doc;
+    unsigned char weight[NIF_DOC_WEIGHT - sizeof(struct cw_doc *)];
+};
+
+bool nif_get_doc(ErlNifEnv *env, ERL_NIF_TERM term, const struct cw_doc **doc);
+
+/* Takes over `doc`. */
+ERL_NIF_TERM nif_make_doc(ErlNifEnv *env, struct cw_doc *doc);
+
+/* ---- work and time ---- */
+
+/* What a call may look at on a normal scheduler before it goes on a dirty one, in cells; and in
+ * bytes of terms and fragments. Both stand for about 200 us. */
+#define NIF_CELLS 1500
+#define NIF_BYTES (32u << 10)
+
+static inline bool nif_is_dirty(void) {
+    return enif_thread_type() == ERL_NIF_THR_DIRTY_CPU_SCHEDULER;
+}
+
+static inline size_t nif_cells(void) {
+    return nif_is_dirty() ? SIZE_MAX : NIF_CELLS;
+}
+
+static inline size_t nif_bytes(void) {
+    return nif_is_dirty() ? SIZE_MAX : NIF_BYTES;
+}
+
+/* Starts the call again on a dirty scheduler, without limits. */
+typedef ERL_NIF_TERM nif_fn(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM nif_go_dirty(ErlNifEnv *env, const char *name, nif_fn *fn, int argc,
+                          const ERL_NIF_TERM argv[]);
+
+/* Tells the scheduler what a call cost, by the clock. */
+void nif_report(ErlNifEnv *env, ErlNifTime began);
+
+/* ---- failures ---- */
+
+/* {error, Name}, with the code's name in lower case: {error, egap}. */
+ERL_NIF_TERM nif_error(ErlNifEnv *env, enum cw_err err);
+/* {error, {Name, Detail}}. */
+ERL_NIF_TERM nif_error_with(ErlNifEnv *env, enum cw_err err, ERL_NIF_TERM detail);
+ERL_NIF_TERM nif_error_atom(ErlNifEnv *env, ERL_NIF_TERM name, ERL_NIF_TERM detail);
+
+/* A binary of what is in a buffer. */
+ERL_NIF_TERM nif_make_binary(ErlNifEnv *env, struct cw_bytes s);
+
+#endif

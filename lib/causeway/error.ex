@@ -1,0 +1,175 @@
+defmodule Causeway.Error do
+  @moduledoc """
+  What went wrong, in `:reason` for programs and in `message/1` for people.
+
+  Reasons:
+
+    * `{:wrong_kind, op, path, have, want}` - the path holds another kind than the operation is for
+    * `{:no_such_operation, op, kind}` - the kind does not have this operation
+    * `{:bad_operation, term}` - not an operation, see `t:Causeway.Doc.op/0`
+    * `{:bad_path, op}` - a path must be a list of 1 to 64 terms
+    * `{:bad_term, term}` - a pid, function, reference or port, an improper list or a bitstring, which
+      no other node could read
+    * `{:insufficient_rights, op, here, elsewhere}` - a bounded counter has fewer rights left at this
+      replica than the operation spends
+    * `{:out_of_range, op}` and `{:too_large, op}` - a number or a term over its limit
+    * `{:gap, replica, seen, needed}` - a delta builds on writes this document has not seen
+    * `{:malformed, what}` and `{:unknown_version, what}` - bytes that this release cannot read
+    * `{:duplicate_replica, replica}` - two documents have been edited under one replica name
+    * `{:replica_clash, nil}` - two replica names share an id
+    * `{:not_an_ancestor, nil}` - a delta between two documents of which the first is not a part of the
+      second
+    * `{:unknown_atom, name}` - an atom this VM does not have; see the option `:atoms`
+    * `:out_of_memory`
+  """
+
+  defexception [:reason]
+
+  @type t :: %__MODULE__{reason: term()}
+
+  @impl true
+  def message(%__MODULE__{reason: reason}), do: format(reason)
+
+  defp format({:wrong_kind, op, path, have, want}) do
+    "#{inspect(op)} is for a #{kind(want)}, but #{inspect(path)} holds a #{kind(have)}; " <>
+      "use another path, or delete what is there first with #{inspect({:delete, path})}"
+  end
+
+  defp format({:no_such_operation, op, kind}) do
+    "#{inspect(op)} cannot be done to a #{kind(kind)}#{why_not(kind)}"
+  end
+
+  defp format({:bad_operation, term}) do
+    "#{inspect(term)} is no operation; one looks like {:put, [\"name\"], value}, see Causeway.Doc.op()"
+  end
+
+  defp format({:bad_path, op}) do
+    "the path in #{inspect(op)} must be a list of 1 to 64 terms"
+  end
+
+  defp format({:bad_term, term}) do
+    "#{inspect(term)} cannot be kept in a document: only atoms, numbers, binaries, and proper lists, " <>
+      "tuples and maps of them mean the same on every node"
+  end
+
+  defp format({:insufficient_rights, op, here, elsewhere}) do
+    "#{inspect(op)} needs more rights than the #{here} left at this replica; other replicas hold " <>
+      "#{elsewhere}, which they can give with {:transfer, path, n, replica}"
+  end
+
+  defp format({:out_of_range, op}), do: "a number in #{inspect(op)} is out of range"
+
+  defp format({:too_large, op}) do
+    "#{inspect(op, limit: 5, printable_limit: 100)} is too large: path and element may take 8 KiB " <>
+      "encoded, a value 64 MiB, nesting 64 levels"
+  end
+
+  defp format({:gap, replica, seen, needed}) do
+    "the delta builds on write #{needed} of replica #{inspect(replica)}, but only #{seen} have been " <>
+      "seen here; ask its sender for a delta since this document's clock"
+  end
+
+  defp format({:malformed, what}), do: "#{what} is damaged, or is not one"
+
+  defp format({:unknown_version, what}) do
+    "#{what} is of a newer format than this release reads; update causeway here"
+  end
+
+  defp format({:duplicate_replica, _}) do
+    "two documents have been edited under the same replica name at the same time; give each its own " <>
+      "with Causeway.Doc.fork/2"
+  end
+
+  defp format({:replica_clash, _}), do: "two replica names have the same id; rename one of them"
+
+  defp format({:not_an_ancestor, _}) do
+    "the older document has seen writes that the newer one has not; merge them first"
+  end
+
+  defp format({:unknown_atom, name}) do
+    "the atom #{inspect(name)} does not exist in this VM; pass atoms: :create if the writer is trusted"
+  end
+
+  defp format(:out_of_memory), do: "out of memory; the document is unchanged"
+  defp format(other), do: inspect(other)
+
+  defp kind(nil), do: "map"
+  defp kind(kind), do: kind |> Atom.to_string() |> String.replace("_", " ")
+
+  defp why_not(kind) when kind in [:map_grow, :set_grow], do: ", which only grows"
+  defp why_not(_kind), do: ""
+
+  @doc false
+  # From what the NIF returns to an exception; `what` names the bytes at hand.
+  def from_nif(error, ops \\ [], what \\ "the binary")
+
+  def from_nif({:error, {:ekind, {at, fields, have, want}}}, ops, _) do
+    {op, path} = op_at(ops, at)
+    %__MODULE__{reason: {:wrong_kind, op, Enum.take(path, fields), have, want}}
+  end
+
+  def from_nif({:error, {:eop, {at, kind}}}, ops, _) do
+    {op, _} = op_at(ops, at)
+    %__MODULE__{reason: {:no_such_operation, op, kind}}
+  end
+
+  def from_nif({:error, {:erights, {at, here, elsewhere}}}, ops, _) do
+    {op, _} = op_at(ops, at)
+    %__MODULE__{reason: {:insufficient_rights, op, here, elsewhere}}
+  end
+
+  def from_nif({:error, {:epath, {at, _field}}}, ops, _) do
+    {op, _} = op_at(ops, at)
+    %__MODULE__{reason: {:bad_path, op}}
+  end
+
+  def from_nif({:error, {:erange, at}}, ops, _),
+    do: %__MODULE__{reason: {:out_of_range, at_or(ops, at)}}
+
+  def from_nif({:error, {:elimit, at}}, ops, _),
+    do: %__MODULE__{reason: {:too_large, at_or(ops, at)}}
+
+  def from_nif({:error, {:egap, {replica, seen, needed}}}, _, _),
+    do: %__MODULE__{reason: {:gap, replica, seen, needed}}
+
+  def from_nif({:error, {:bad_op, term}}, _, _), do: %__MODULE__{reason: {:bad_operation, term}}
+  def from_nif({:error, {:epath, term}}, _, _), do: %__MODULE__{reason: {:bad_path, term}}
+  def from_nif({:error, {:bad_term, term}}, _, _), do: %__MODULE__{reason: {:bad_term, term}}
+
+  def from_nif({:error, {:unknown_atom, name}}, _, _),
+    do: %__MODULE__{reason: {:unknown_atom, name}}
+
+  def from_nif({:error, code}, _, what), do: %__MODULE__{reason: plain(code, what)}
+
+  defp plain(:enomem, _), do: :out_of_memory
+  defp plain(:eversion, what), do: {:unknown_version, what}
+  defp plain(:eduplicate, _), do: {:duplicate_replica, nil}
+  defp plain(:ereplica, _), do: {:replica_clash, nil}
+  defp plain(:eclock, _), do: {:not_an_ancestor, nil}
+  defp plain(:egap, _), do: {:gap, nil, nil, nil}
+  defp plain(_code, what), do: {:malformed, what}
+
+  defp at_or(ops, at) when is_integer(at) do
+    case op_at(ops, at) do
+      {nil, _} -> at
+      {op, _} -> op
+    end
+  end
+
+  defp at_or(_ops, term), do: term
+
+  # Operations as the NIF counts them: those inside an `:in` one by one, with their whole path.
+  defp op_at(ops, at) do
+    ops |> List.wrap() |> Enum.flat_map(&flatten(&1, [])) |> Enum.at(at, {nil, []})
+  end
+
+  defp flatten({:in, path, _kind, ops}, base) do
+    ops |> List.wrap() |> Enum.flat_map(&flatten(&1, base ++ path))
+  end
+
+  defp flatten(op, base) when is_tuple(op) and tuple_size(op) > 1 do
+    [{op, base ++ List.wrap(elem(op, 1))}]
+  end
+
+  defp flatten(op, base), do: [{op, base}]
+end

@@ -1,0 +1,129 @@
+defmodule Causeway.MixProject do
+  use Mix.Project
+
+  # The version and the description live once, where rebar3 needs them.
+  {:ok, [{:application, :causeway, app_src}]} =
+    :file.consult(Path.join(__DIR__, "src/causeway.app.src"))
+
+  @version to_string(app_src[:vsn])
+  @description to_string(app_src[:description])
+
+  # What Causeway works with when it is there: an application, a module that tells, its versions.
+  @integrations [
+    {:decimal, Decimal, "~> 2.0"},
+    {:ecto, Ecto, "~> 3.10"},
+    {:ecto_sql, Ecto.Adapters.SQL, "~> 3.10"},
+    {:jason, Jason, "~> 1.4"},
+    {:phoenix_live_view, Phoenix.LiveView, "~> 0.20 or ~> 1.0"},
+    {:phoenix_pubsub, Phoenix.PubSub, "~> 2.1"},
+    {:plug, Plug, "~> 1.14"},
+    {:postgrex, Postgrex, "~> 0.17 or ~> 1.0"},
+    {:telemetry, :telemetry, "~> 1.0"}
+  ]
+
+  def project do
+    [
+      app: :causeway,
+      version: @version,
+      elixir: "~> 1.14",
+      compilers: [:causeway_nif | Mix.compilers()],
+      elixirc_paths: elixirc_paths(Mix.env()),
+      start_permanent: Mix.env() == :prod,
+      # Integrations may come from ERL_LIBS; Elixir 1.15 and later would drop them from the path.
+      prune_code_paths: false,
+      xref: [exclude: present()],
+      deps: deps(),
+      integrations: for({app, module, _} <- @integrations, do: {app, module}),
+      name: "Causeway",
+      description: @description,
+      package: package(),
+      docs: docs()
+    ]
+  end
+
+  def application do
+    [extra_applications: []]
+  end
+
+  defp elixirc_paths(:test), do: ["lib", "test/support"]
+  defp elixirc_paths(_), do: ["lib"]
+
+  # A module that needs an integration is compiled when that is on the code path, which Mix does not
+  # follow for ERL_LIBS. It does compile everything anew when this list changes; not to be warned about
+  # modules that exist is all it says otherwise.
+  defp present do
+    for {_, module, _} <- @integrations, Code.ensure_loaded?(module), do: module
+  end
+
+  # Without Hex, Mix would stop to ask whether to install it. See scripts/mix for CAUSEWAY_DEPS.
+  defp deps do
+    if Code.ensure_loaded?(Hex) and System.get_env("CAUSEWAY_DEPS") != "none" do
+      [{:ex_doc, "~> 0.31", only: :dev, runtime: false}] ++
+        for {app, _, versions} <- @integrations, do: {app, versions, optional: true}
+    else
+      []
+    end
+  end
+
+  defp package do
+    [
+      licenses: ["Apache-2.0"],
+      links: %{},
+      files:
+        ~w(c_src docs lib priv src .formatter.exs Makefile mix.exs rebar.config) ++
+          ~w(CHANGELOG.md LICENSE README.md),
+      exclude_patterns: [~r/\.so$/]
+    ]
+  end
+
+  defp docs do
+    [
+      main: "readme",
+      source_ref: "v#{@version}",
+      extras: ["README.md", "CHANGELOG.md"] ++ Path.wildcard("docs/*.md")
+    ]
+  end
+end
+
+# What elixir_make does, in the small: the package needs no other package to be built.
+defmodule Mix.Tasks.Compile.CausewayNif do
+  @moduledoc false
+  use Mix.Task.Compiler
+
+  @impl true
+  def run(_args) do
+    case make("build") do
+      0 ->
+        # If this made priv, it is not linked into _build yet.
+        Mix.Project.build_structure()
+        {:ok, []}
+
+      _ ->
+        Mix.raise("""
+        Causeway's C core could not be built; the lines above say why. It needs make, a C11 compiler,
+        xxhash.h 0.8 or later and Erlang's own headers. On Debian and Ubuntu:
+
+            apt-get install make gcc libc6-dev libxxhash-dev erlang-dev
+
+        On macOS: xcode-select --install; brew install pkg-config xxhash
+        """)
+    end
+  end
+
+  @impl true
+  def clean, do: make("clean-nif")
+
+  defp make(target) do
+    env = [
+      {"ERTS_INCLUDE_DIR",
+       System.get_env("ERTS_INCLUDE_DIR") || "#{:code.root_dir()}/usr/include"},
+      # This may itself run under a make, whose flags and job server are not for this one.
+      {"MAKEFLAGS", nil},
+      {"MAKELEVEL", nil}
+    ]
+
+    options = [env: env, into: IO.stream(:stdio, :line), stderr_to_stdout: true]
+    {_, status} = System.cmd(System.get_env("MAKE") || "make", [target], options)
+    status
+  end
+end

@@ -1,0 +1,169 @@
+%% @private
+%% The NIF library's stubs. Users call `causeway_doc' and `causeway_clock' (Erlang) or `Causeway.Doc' and
+%% `Causeway.Clock' (Elixir), which document, check and name what these return.
+-module(causeway_nif).
+
+-export([
+    doc_new/1,
+    doc_fork/2,
+    doc_update/2,
+    doc_merge/2,
+    doc_get/4,
+    doc_member/3,
+    doc_rights/2,
+    doc_diff/3,
+    doc_encode/1,
+    doc_delta/2,
+    doc_delta_between/2,
+    doc_apply/2,
+    doc_clock/1,
+    doc_hash/1,
+    doc_info/1,
+    fragment_join/2,
+    clock_merge/2,
+    clock_compare/2,
+    clock_to_list/1,
+    clock_from_list/1,
+    hlc_tick/2
+]).
+
+-nifs([
+    doc_new/1,
+    doc_fork/2,
+    doc_update/2,
+    doc_merge/2,
+    doc_get/4,
+    doc_member/3,
+    doc_rights/2,
+    doc_diff/3,
+    doc_encode/1,
+    doc_delta/2,
+    doc_delta_between/2,
+    doc_apply/2,
+    doc_clock/1,
+    doc_hash/1,
+    doc_info/1,
+    fragment_join/2,
+    clock_merge/2,
+    clock_compare/2,
+    clock_to_list/1,
+    clock_from_list/1,
+    hlc_tick/2
+]).
+
+-on_load(load/0).
+
+-export_type([doc/0, error/0, kind/0, name/0, path/0, typed/0, change/0]).
+
+-type doc() :: reference().
+-type name() :: binary() | atom().
+-type path() :: [term()].
+-type kind() ::
+    map
+    | map_grow
+    | set
+    | set_grow
+    | set_remove_wins
+    | counter
+    | counter_bounded
+    | register
+    | register_multi
+    | flag
+    | flag_disable_wins.
+-type typed() :: {kind(), term()}.
+-type change() :: {path(), kind(), term(), term()}.
+-type error() :: {error, atom() | {atom(), term()}}.
+
+%% Trees live as long as the VM and an upgraded library goes on with them, so the secret of their shape is
+%% made once and kept.
+load() ->
+    Secret =
+        case persistent_term:get(?MODULE, undefined) of
+            undefined ->
+                New = rand:uniform(1 bsl 60),
+                persistent_term:put(?MODULE, New),
+                New;
+            Old ->
+                Old
+        end,
+    erlang:load_nif(path(), Secret).
+
+path() ->
+    case os:getenv("CAUSEWAY_NIF") of
+        false -> filename:join(priv_dir(), "causeway_nif");
+        Path -> filename:rootname(Path, ".so")
+    end.
+
+priv_dir() ->
+    case code:priv_dir(causeway) of
+        {error, bad_name} ->
+            filename:join(filename:dirname(filename:dirname(code:which(?MODULE))), "priv");
+        Dir ->
+            Dir
+    end.
+
+-spec doc_new(name()) -> doc() | error().
+doc_new(_Name) -> erlang:nif_error(not_loaded).
+
+-spec doc_fork(doc(), name()) -> doc() | error().
+doc_fork(_Doc, _Name) -> erlang:nif_error(not_loaded).
+
+-spec doc_update(doc(), tuple() | [tuple()]) -> doc() | error().
+doc_update(_Doc, _Ops) -> erlang:nif_error(not_loaded).
+
+-spec doc_merge(doc(), doc()) -> doc() | error().
+doc_merge(_A, _B) -> erlang:nif_error(not_loaded).
+
+%% The kind wanted, or nil for any; whether atoms new to this VM may be made.
+-spec doc_get(doc(), path(), kind() | nil, boolean()) -> typed() | absent | error().
+doc_get(_Doc, _Path, _Kind, _NewAtoms) -> erlang:nif_error(not_loaded).
+
+-spec doc_member(doc(), path(), term()) -> boolean() | absent | error().
+doc_member(_Doc, _Path, _Element) -> erlang:nif_error(not_loaded).
+
+%% Rights of this replica, and of all others together.
+-spec doc_rights(doc(), path()) -> {non_neg_integer(), non_neg_integer()} | absent | error().
+doc_rights(_Doc, _Path) -> erlang:nif_error(not_loaded).
+
+-spec doc_diff(doc(), doc(), boolean()) -> [change()] | error().
+doc_diff(_Old, _New, _NewAtoms) -> erlang:nif_error(not_loaded).
+
+-spec doc_encode(doc()) -> binary() | error().
+doc_encode(_Doc) -> erlang:nif_error(not_loaded).
+
+-spec doc_delta(doc(), binary()) -> binary() | error().
+doc_delta(_Doc, _Clock) -> erlang:nif_error(not_loaded).
+
+-spec doc_delta_between(doc(), doc()) -> binary() | error().
+doc_delta_between(_Old, _New) -> erlang:nif_error(not_loaded).
+
+-spec doc_apply(doc(), binary()) -> doc() | error().
+doc_apply(_Doc, _Fragment) -> erlang:nif_error(not_loaded).
+
+-spec doc_clock(doc()) -> binary() | error().
+doc_clock(_Doc) -> erlang:nif_error(not_loaded).
+
+-spec doc_hash(doc()) -> binary().
+doc_hash(_Doc) -> erlang:nif_error(not_loaded).
+
+%% The replica's name, the number of cells, bytes of memory.
+-spec doc_info(doc()) -> {name(), non_neg_integer(), non_neg_integer()} | error().
+doc_info(_Doc) -> erlang:nif_error(not_loaded).
+
+-spec fragment_join(binary(), binary()) -> binary() | error().
+fragment_join(_A, _B) -> erlang:nif_error(not_loaded).
+
+-spec clock_merge(binary(), binary()) -> binary() | error().
+clock_merge(_A, _B) -> erlang:nif_error(not_loaded).
+
+-spec clock_compare(binary(), binary()) -> equal | before | 'after' | concurrent | error().
+clock_compare(_A, _B) -> erlang:nif_error(not_loaded).
+
+-spec clock_to_list(binary()) -> [{name(), pos_integer()}] | error().
+clock_to_list(_Clock) -> erlang:nif_error(not_loaded).
+
+-spec clock_from_list([{name(), non_neg_integer()}]) -> binary() | error().
+clock_from_list(_List) -> erlang:nif_error(not_loaded).
+
+-spec hlc_tick(non_neg_integer(), non_neg_integer()) -> non_neg_integer() | error().
+hlc_tick(_Last, _NowMs) -> erlang:nif_error(not_loaded).
