@@ -118,6 +118,8 @@ $(BUILD)/bin/replay_%: $(BUILD)/test/fuzz/fuzz_%.o $(BUILD)/test/fuzz/replay.o $
 	$(link)
 $(BUILD)/bin/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(HARNESS) $(CORE)
 	$(link) -fsanitize=fuzzer
+$(BUILD)/bin/seeds: $(BUILD)/test/fuzz/seeds.o $(HARNESS) $(CORE)
+	$(link)
 $(BENCHES:%=$(BUILD)/bin/%): $(BUILD)/bin/%: $(BUILD)/bench/%.o $(CORE)
 	$(link)
 
@@ -157,7 +159,8 @@ $(FUZZ:%=replay/%): replay/%: $(BUILD)/bin/replay_%
 	  || { tail -n 60 $<.log; echo "not ok replay $*"; exit 1; }
 	@tail -n 1 $<.log
 
-# New inputs gather in the build; `make fuzz-keep` adds those that reach new code to the corpus.
+# The corpus starts with `make fuzz-seeds`. New inputs gather in the build; `make fuzz-keep` adds those
+# that reach new code.
 FUZZ_BUILD = CC=$(CLANG) BUILD=_build/fuzz SANITIZE=fuzzer-no-link,address,undefined
 
 fuzz-run: $(FUZZ:%=fuzz/%)
@@ -169,6 +172,9 @@ $(FUZZ:%=fuzz/%): fuzz/%: $(BUILD)/bin/fuzz_%
 	  -artifact_prefix=$(BUILD)/crashes/$*- $(BUILD)/corpus/$* $(fuzz_inputs) >$<.log 2>&1 \
 	  || { tail -n 60 $<.log; echo "not ok fuzz $*"; exit 1; }
 	@sed -n 's/^stat::number_of_executed_units: */ok fuzz $*: runs /p' $<.log
+
+fuzz-seeds: $(BUILD)/bin/seeds
+	@$< test/fuzz/corpus
 
 fuzz-keep:
 	@$(MAKE) fuzz-merge $(FUZZ_BUILD)
@@ -213,5 +219,5 @@ check-elixir:
 
 FORCE:
 .PHONY: FORCE help demo test bench asan fuzz format check clean build objects clean-nif setup c-test \
-  fuzz-replay fuzz-run fuzz-keep fuzz-merge asan-c asan-nif check-format check-c check-elixir \
+  fuzz-replay fuzz-run fuzz-seeds fuzz-keep fuzz-merge asan-c asan-nif check-format check-c check-elixir \
   $(TESTS:%=run/%) $(FUZZ:%=replay/%) $(FUZZ:%=fuzz/%) $(FUZZ:%=merge/%)

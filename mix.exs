@@ -31,7 +31,7 @@ defmodule Causeway.MixProject do
       start_permanent: Mix.env() == :prod,
       # Integrations may come from ERL_LIBS; Elixir 1.15 and later would drop them from the path.
       prune_code_paths: false,
-      xref: [exclude: present()],
+      elixirc_options: [no_warn_undefined: for({_, module, _} <- present(), do: module)],
       deps: deps(),
       integrations: for({app, module, _} <- @integrations, do: {app, module}),
       name: "Causeway",
@@ -41,18 +41,20 @@ defmodule Causeway.MixProject do
     ]
   end
 
+  # Integrations that come as dependencies start before us anyway; those from ERL_LIBS do so by this.
   def application do
-    [extra_applications: []]
+    from_path = if deps() == [], do: present(), else: []
+    [extra_applications: for({app, _, _} <- from_path, do: app)]
   end
 
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_), do: ["lib"]
 
   # A module that needs an integration is compiled when that is on the code path, which Mix does not
-  # follow for ERL_LIBS. It does compile everything anew when this list changes; not to be warned about
-  # modules that exist is all it says otherwise.
+  # watch. It does watch its compiler's options: when this list changes, everything is compiled anew.
+  # Not to be warned about modules that exist is all that the option does otherwise.
   defp present do
-    for {_, module, _} <- @integrations, Code.ensure_loaded?(module), do: module
+    Enum.filter(@integrations, fn {_, module, _} -> Code.ensure_loaded?(module) end)
   end
 
   # Without Hex, Mix would stop to ask whether to install it. See scripts/mix for CAUSEWAY_DEPS.

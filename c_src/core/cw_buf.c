@@ -1,13 +1,16 @@
 #include "cw_buf.h"
 
+/* Never NULL, so that slices may be cut from an empty buffer; never written to either. */
+static uint8_t nothing[1];
+
 void cw_buf_init(struct cw_buf *buf, const struct cw_mem *mem, void *space, size_t cap) {
-    *buf = (struct cw_buf){.mem = mem, .p = space, .cap = cap, .borrowed = true};
+    *buf = (struct cw_buf){.mem = mem, .p = space ? space : nothing, .cap = cap, .borrowed = true};
 }
 
 void cw_buf_free(struct cw_buf *buf) {
     if (!buf->borrowed)
         cw_free(buf->mem, buf->p);
-    *buf = (struct cw_buf){.mem = buf->mem, .borrowed = true};
+    cw_buf_init(buf, buf->mem, NULL, 0);
 }
 
 bool cw_buf_reserve(struct cw_buf *buf, size_t n) {

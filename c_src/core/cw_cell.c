@@ -86,7 +86,8 @@ void cw_slots_put(struct cw_buf *buf, struct cw_bytes slots, uint64_t name, uint
     put_slot(buf, name, amount);
     if (i < n && cw_slot_name(slots, i) == name)
         i++;
-    cw_buf_put(buf, slots.p + 16 * i, 16 * (n - i));
+    if (i < n)
+        cw_buf_put(buf, slots.p + 16 * i, 16 * (n - i));
 }
 
 void cw_slots_max(struct cw_buf *buf, struct cw_bytes a, struct cw_bytes b) {
@@ -100,6 +101,30 @@ void cw_slots_max(struct cw_buf *buf, struct cw_bytes a, struct cw_bytes b) {
         i += take_a;
         j += take_b;
     }
+}
+
+/* The amount in the slot of that name at or after `*at`, which moves there. */
+static uint64_t amount_at(struct cw_bytes slots, size_t *at, uint64_t name) {
+    while (*at < slots.n / 16 && cw_slot_name(slots, *at) < name)
+        ++*at;
+    return *at < slots.n / 16 && cw_slot_name(slots, *at) == name ? cw_slot_amount(slots, *at) : 0;
+}
+
+void cw_slots_min(struct cw_buf *buf, struct cw_bytes a, struct cw_bytes b) {
+    size_t at = 0;
+    for (size_t i = 0; i < b.n / 16; i++) {
+        uint64_t va = amount_at(a, &at, cw_slot_name(b, i)), vb = cw_slot_amount(b, i);
+        if (va)
+            put_slot(buf, cw_slot_name(b, i), va < vb ? va : vb);
+    }
+}
+
+bool cw_slots_cover(struct cw_bytes a, struct cw_bytes b) {
+    size_t at = 0;
+    for (size_t i = 0; i < b.n / 16; i++)
+        if (cw_slot_amount(b, i) > amount_at(a, &at, cw_slot_name(b, i)))
+            return false;
+    return true;
 }
 
 /* ---- tallies and receipts ---- */
@@ -182,12 +207,27 @@ static enum cw_err join_entries(struct join *j, enum cw_class class, struct cw_b
     return CW_OK;
 }
 
+/* Two tallies of one dot count the same. One may have settled more receipts: its owner's doing, so
+ * what it says is removed includes what the other says. */
+static enum cw_err join_settled(struct cw_bytes x, struct cw_bytes y, enum cw_pick *pick) {
+    struct cw_tally tx = cw_tally(x), ty = cw_tally(y);
+    if (tx.since != ty.since || !cw_bytes_eq(tx.slots, ty.slots))
+        return CW_EDUPLICATE;
+    if (cw_slots_cover(tx.removed, ty.removed))
+        *pick = CW_PICK_X;
+    else if (cw_slots_cover(ty.removed, tx.removed))
+        *pick = CW_PICK_Y;
+    else
+        return CW_EDUPLICATE;
+    return CW_OK;
+}
+
 static enum cw_err join_tallies(const struct join *j, uint64_t owner, const struct cw_bytes *x,
                                 const struct cw_bytes *y, enum cw_pick *pick) {
     uint64_t nx = x ? cw_load64le(x->p) : 0, ny = y ? cw_load64le(y->p) : 0;
-    if (x && y && nx == ny && !cw_bytes_eq(*x, *y))
-        return CW_EDUPLICATE;
-    bool of_x = x && (!y || nx >= ny);
+    if (x && y && nx == ny)
+        return join_settled(*x, *y, pick);
+    bool of_x = x && (!y || nx > ny);
     struct cw_dot dot = {owner, of_x ? nx : ny};
     bool stays = (x && y) || !cw_context_contains(of_x ? j->cy : j->cx, dot);
     *pick = !stays ? CW_PICK_NONE : of_x ? CW_PICK_X : CW_PICK_Y;

@@ -16,14 +16,15 @@
  *
  * Tallies. The n amounts only grow; slot 0 counts what was added, 1 what was taken away (of a bounded
  * counter: spent), a replica's id the rights given to it. The m amounts are the part of them that has
- * been removed since. `counter` is the dot of the last write, `since` that of the first one in the
- * cell's life.
+ * been removed since. `counter` is the dot of the last write that counted, `since` that of the first
+ * one in the cell's life.
  *
  * Receipts. Whoever removes a counter drops the tallies it sees, but their owners may be counting on
  * at that moment, from totals that include what is now removed. So the remover leaves a receipt
  * for each owner but itself: "of your cell, as it was at your dot `upto`, these amounts are removed".
  * Everyone subtracts it from a tally that is as old as that; the owner's next write, of whatever kind,
- * moves it into the tally and removes the receipt. */
+ * moves it into the tally and removes the receipt. That leaves the tally's dot as it is: it is no
+ * counting, and who removed all that was counted must not find the counter back because of it. */
 #ifndef CW_CELL_H
 #define CW_CELL_H
 
@@ -85,6 +86,12 @@ void cw_slots_put(struct cw_buf *buf, struct cw_bytes slots, uint64_t name, uint
 
 /* Appends the greater amount of each slot. */
 void cw_slots_max(struct cw_buf *buf, struct cw_bytes a, struct cw_bytes b);
+
+/* Appends the lesser amount of each slot that is in both. */
+void cw_slots_min(struct cw_buf *buf, struct cw_bytes a, struct cw_bytes b);
+
+/* Whether each amount in `b` is at most that in `a`. */
+bool cw_slots_cover(struct cw_bytes a, struct cw_bytes b);
 
 /* ---- tallies ---- */
 

@@ -62,7 +62,11 @@ enum cw_err cw_doc_changes(const struct cw_doc *a, const struct cw_doc *b, size_
     struct collect c = {.to = changes};
     *changes = (struct cw_changes){.n = 0};
     cw_arena_init(&changes->arena, a->mem, NULL, 0);
-    enum cw_err err = cw_tree_diff(a->tree, b->tree, budget, collect, &c);
+    enum cw_err err = cw_doc_settle(a);
+    if (!err)
+        err = cw_doc_settle(b);
+    if (!err)
+        err = cw_tree_diff(a->tree, b->tree, budget, collect, &c);
     if (err)
         cw_changes_free(changes);
     else

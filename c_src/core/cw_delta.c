@@ -23,7 +23,9 @@ static enum cw_err write_state(const struct cw_doc *doc, const struct cw_vv *clo
 
 enum cw_err cw_doc_encode(const struct cw_doc *doc, struct cw_buf *out) {
     struct cw_vv *clock;
-    enum cw_err err = cw_doc_clock(doc, &clock);
+    enum cw_err err = cw_doc_settle(doc);
+    if (!err)
+        err = cw_doc_clock(doc, &clock);
     if (err)
         return err;
     err = write_state(doc, clock, out);
@@ -162,7 +164,9 @@ enum cw_err cw_doc_delta(const struct cw_doc *doc, const struct cw_vv *since, si
     bool net = false;
     uint8_t space[512];
     cw_buf_init(&touches, doc->mem, space, sizeof space);
-    enum cw_err err = cw_doc_clock(doc, &clock);
+    enum cw_err err = cw_doc_settle(doc);
+    if (!err)
+        err = cw_doc_clock(doc, &clock);
     if (!err)
         err = common_part(since, clock, &from, &news);
     bool known = !err && (!news || cw_journal_since(&doc->journal, from, news, &touches, &net));
@@ -192,7 +196,11 @@ static enum cw_err write_change(void *ctx, struct cw_bytes key, const struct cw_
 enum cw_err cw_doc_delta_between(const struct cw_doc *old, const struct cw_doc *doc, size_t budget,
                                  struct cw_buf *out) {
     struct cw_vv *from = NULL, *to = NULL;
-    enum cw_err err = cw_doc_clock(old, &from);
+    enum cw_err err = cw_doc_settle(old);
+    if (!err)
+        err = cw_doc_settle(doc);
+    if (!err)
+        err = cw_doc_clock(old, &from);
     if (!err)
         err = cw_doc_clock(doc, &to);
     if (!err) {

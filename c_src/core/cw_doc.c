@@ -5,7 +5,7 @@ struct cw_doc *cw_doc_new(const struct cw_mem *mem, struct cw_bytes name) {
     if (!doc)
         return NULL;
     *doc = (struct cw_doc){.mem = mem};
-    doc->tree = cw_tree_new(mem);
+    doc->tree = doc->base = cw_tree_new(mem);
     doc->self = cw_name_new(mem, name);
     doc->vv = cw_vv_new(mem, 0);
     if (doc->tree && doc->self && doc->vv)
@@ -18,18 +18,36 @@ struct cw_doc *cw_doc_copy(const struct cw_doc *doc) {
     struct cw_doc *copy = cw_alloc(doc->mem, sizeof *copy);
     if (!copy)
         return NULL;
-    *copy = *doc;
-    cw_tree_retain(copy->tree);
-    cw_name_retain(copy->self);
-    cw_vv_retain(copy->vv);
+    struct cw_pending pending = cw_doc_pending(doc); /* then the tree that lacks them */
+    struct cw_tree *tree = cw_tree_retain(pending.n ? doc->base : doc->tree);
+    copy->mem = doc->mem;
+    copy->tree = copy->base = tree;
+    copy->pending = cw_pending_retain(&pending);
+    copy->self = cw_name_retain(doc->self);
+    copy->vv = cw_vv_retain(doc->vv);
+    copy->own = doc->own;
+    copy->hlc = doc->hlc;
+    copy->receipts = doc->receipts;
     copy->journal = cw_journal_retain(&doc->journal);
     return copy;
+}
+
+/* Both trees, which are often one. */
+static struct cw_forest *release_trees(struct cw_doc *doc, size_t budget) {
+    struct cw_forest *rest = NULL;
+    if (doc->tree != doc->base)
+        rest = cw_tree_release_some(doc->tree, budget);
+    struct cw_forest *more = cw_tree_release_some(doc->base, budget);
+    if (rest && more)
+        cw_forest_drop_token(more);
+    return rest ? rest : more;
 }
 
 struct cw_forest *cw_doc_free_some(struct cw_doc *doc, size_t budget) {
     if (!doc)
         return NULL;
-    struct cw_forest *rest = cw_tree_release_some(doc->tree, budget);
+    struct cw_forest *rest = release_trees(doc, budget);
+    cw_pending_release(&doc->pending);
     cw_name_release(doc->self);
     cw_vv_release(doc->vv);
     cw_journal_release(&doc->journal);
@@ -63,8 +81,28 @@ enum cw_err cw_doc_fork(const struct cw_doc *doc, struct cw_bytes name, struct c
     return CW_OK;
 }
 
+static enum cw_err settle(struct cw_doc *doc) {
+    struct cw_edit edits[CW_PENDING_MAX];
+    struct cw_tree *tree, *base = doc->base;
+    enum cw_err err = cw_tree_apply(base, edits, cw_pending_edits(&doc->pending, edits), &tree);
+    if (err)
+        return err;
+    if (tree == base || !atomic_compare_exchange_strong(&doc->tree, &base, tree))
+        cw_tree_release(tree); /* somebody else was as quick */
+    return CW_OK;
+}
+
+/* The only change there is to a document once it is made: nobody can tell it from the outside. */
+enum cw_err cw_doc_settle(const struct cw_doc *doc) {
+    return cw_doc_pending(doc).n ? settle((struct cw_doc *)doc) : CW_OK;
+}
+
 const struct cw_tree *cw_doc_tree(const struct cw_doc *doc) {
-    return doc->tree;
+    return cw_doc_settle(doc) ? NULL : doc->tree;
+}
+
+uint64_t cw_doc_count(const struct cw_doc *doc) {
+    return cw_tree_count(doc->tree) + cw_doc_pending(doc).n;
 }
 
 const struct cw_name *cw_doc_replica(const struct cw_doc *doc) {
@@ -72,7 +110,19 @@ const struct cw_name *cw_doc_replica(const struct cw_doc *doc) {
 }
 
 struct cw_hash cw_doc_hash(const struct cw_doc *doc) {
-    return cw_tree_hash(doc->tree);
+    if (!cw_doc_settle(doc))
+        return cw_tree_hash(doc->tree);
+    struct cw_edit edits[CW_PENDING_MAX]; /* no memory to settle: a sum needs none */
+    struct cw_hash hash = cw_tree_hash(doc->base);
+    size_t n = cw_pending_edits(&doc->pending, edits);
+    for (size_t i = 0; i < n; i++) {
+        struct cw_bytes old;
+        if (cw_tree_get(doc->base, edits[i].key, &old))
+            hash = cw_hash_sub(hash, cw_hash_cell(edits[i].key, old));
+        if (!edits[i].del)
+            hash = cw_hash_add(hash, cw_hash_cell(edits[i].key, edits[i].payload));
+    }
+    return hash;
 }
 
 enum cw_err cw_doc_clock(const struct cw_doc *doc, struct cw_vv **out) {
@@ -85,12 +135,16 @@ enum cw_err cw_doc_clock(const struct cw_doc *doc, struct cw_vv **out) {
 
 size_t cw_doc_bytes(const struct cw_doc *doc) {
     return sizeof *doc + cw_tree_bytes(doc->tree) + cw_journal_bytes(&doc->journal) +
+           cw_pending_bytes(&doc->pending) +
            sizeof *doc->vv + doc->vv->n * sizeof doc->vv->at[0];
 }
 
 void cw_doc_set_tree(struct cw_doc *doc, struct cw_tree *tree) {
-    cw_tree_release(doc->tree);
-    doc->tree = tree;
+    if (doc->tree != doc->base)
+        cw_tree_release(doc->tree);
+    cw_tree_release(doc->base);
+    cw_pending_release(&doc->pending);
+    doc->tree = doc->base = tree;
 }
 
 void cw_doc_set_vv(struct cw_doc *doc, struct cw_vv *vv) {

@@ -38,7 +38,12 @@ struct cw_forest *cw_doc_free_some(struct cw_doc *doc, size_t budget);
 
 /* ---- reading ---- */
 
+/* The tree of all cells; NULL when there is no memory to bring the last edits into it. */
 const struct cw_tree *cw_doc_tree(const struct cw_doc *doc);
+
+/* About how many cells there are: an upper bound that costs nothing. */
+uint64_t cw_doc_count(const struct cw_doc *doc);
+
 const struct cw_name *cw_doc_replica(const struct cw_doc *doc);
 struct cw_hash cw_doc_hash(const struct cw_doc *doc);
 

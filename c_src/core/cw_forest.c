@@ -56,7 +56,7 @@ struct cw_tree *cw_tree_retain(struct cw_tree *tree) {
     return tree;
 }
 
-static void forest_drop(struct cw_forest *forest) {
+void cw_forest_drop_token(struct cw_forest *forest) {
     if (atomic_fetch_sub(&forest->versions, 1) == 1)
         cw_free(forest->mem, forest);
 }
@@ -297,14 +297,14 @@ struct cw_forest *cw_tree_release_some(struct cw_tree *tree, size_t budget) {
     push_request(forest, &tree->unlink);
     if (cw_forest_serve(forest, budget))
         return forest;
-    forest_drop(forest);
+    cw_forest_drop_token(forest);
     return NULL;
 }
 
 void cw_forest_drain(struct cw_forest *forest) {
     while (cw_forest_serve(forest, SIZE_MAX))
         ;
-    forest_drop(forest);
+    cw_forest_drop_token(forest);
 }
 
 void cw_tree_release(struct cw_tree *tree) {

@@ -85,4 +85,7 @@ bool cw_forest_serve(struct cw_forest *forest, size_t budget);
 /* Consumes a token of cw_tree_release_some: frees all that is free to go. */
 void cw_forest_drain(struct cw_forest *forest);
 
+/* Consumes a token whose work another token's holder will do. */
+void cw_forest_drop_token(struct cw_forest *forest);
+
 #endif

@@ -99,8 +99,8 @@ static bool grow(struct decode *d, void **at, size_t n, size_t *cap, size_t size
 }
 
 static struct cw_bytes keep(struct decode *d, const struct cw_buf *buf) {
-    struct cw_bytes s = buf->err ? cw_bytes(NULL, 0)
-                                 : cw_arena_copy(&d->f->arena, cw_buf_slice(buf, 0));
+    struct cw_bytes s =
+        buf->err ? cw_bytes(NULL, 0) : cw_arena_copy(&d->f->arena, cw_buf_slice(buf, 0));
     if (!s.p) {
         fail(d, CW_ENOMEM);
         return cw_bytes("", 0);
@@ -237,6 +237,9 @@ static void read_area_key(struct decode *d) {
 }
 
 static void read_areas(struct decode *d) {
+    struct cw_fragment *f = d->f;
+    grow(d, (void **)&f->areas, 0, &d->areas_cap, sizeof *f->areas); /* none is not NULL */
+    grow(d, (void **)&f->pieces, 0, &d->pieces_cap, sizeof *f->pieces);
     while (!d->r.err) {
         uint8_t tag = cw_read_byte(&d->r);
         struct cw_area *area;

@@ -1,11 +1,11 @@
 /* Fragments: a part of a state, with the writes it covers. State and delta are the same thing: what
  * an encoded document, a delta and a joined delta hold (docs/FORMAT.md, "Fragments").
  *
- * A fragment says: "to who has seen `from`: after the writes up to `to`, these areas of the key space
- * held these cells and no others." The whole state is the fragment from nothing with one area,
- * everything. About keys outside its areas an exact fragment says that none of the writes between
- * touched them; a net one only that all of them together left them as they were at `from`, so that what
- * single ones of them wrote there is gone again. */
+ * A fragment says: "to who has seen `from`: after the writes up to `to`, these areas of the key
+ * space held these cells and no others." The whole state is the fragment from nothing with one
+ * area, everything. About keys outside its areas an exact fragment says that none of the writes
+ * between touched them; a net one only that all of them together left them as they were at `from`,
+ * so that what single ones of them wrote there is gone again. */
 #ifndef CW_FRAGMENT_H
 #define CW_FRAGMENT_H
 
@@ -26,8 +26,8 @@ struct cw_piece {
 struct cw_area {
     struct cw_bytes key;
     bool below;
-    size_t n;      /* cells in it, */
-    size_t first;  /* in `pieces` */
+    size_t n;     /* cells in it, */
+    size_t first; /* in `pieces` */
 };
 
 struct cw_fragment {

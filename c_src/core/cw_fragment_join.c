@@ -40,7 +40,15 @@ static enum cw_err fuse_clock(const struct cw_fragment *a, const struct cw_fragm
     return CW_OK;
 }
 
+/* Two net fragments need not show what writes before both of their beginnings, but not before each,
+ * did: when each says "removed it was already", the removals are in neither. */
+static bool cross(const struct cw_fragment *a, const struct cw_fragment *b) {
+    return a->net && b->net && cw_vv_compare(a->from, b->from) == CW_CONCURRENT;
+}
+
 static enum cw_err fuse_clocks(struct fuse *fu) {
+    if (cross(fu->a.f, fu->b.f))
+        return CW_EGAP;
     enum cw_err err = cw_vv_merge(fu->a.f->to, fu->b.f->to, &fu->to.to);
     if (err)
         return err;

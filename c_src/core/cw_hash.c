@@ -18,3 +18,7 @@ uint64_t cw_hash_name(struct cw_bytes name) {
 uint64_t cw_hash_key(struct cw_bytes key) {
     return XXH3_64bits(key.p, key.n);
 }
+
+uint64_t cw_hash_shape(struct cw_bytes key, uint64_t secret) {
+    return XXH3_64bits_withSeed(key.p, key.n, secret);
+}

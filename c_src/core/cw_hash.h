@@ -37,7 +37,9 @@ struct cw_hash cw_hash_cell(struct cw_bytes key, struct cw_bytes payload);
 /* Of a replica's name: the id that stands for it in every dot. */
 uint64_t cw_hash_name(struct cw_bytes name);
 
-/* Decides where tree nodes end; mixed with a secret of this process (cw_tree.h). */
 uint64_t cw_hash_key(struct cw_bytes key);
+
+/* Decides where tree nodes end; seeded with a secret of this process (cw_tree.h). */
+uint64_t cw_hash_shape(struct cw_bytes key, uint64_t secret);
 
 #endif

@@ -99,7 +99,11 @@ static enum cw_err merge_clocked(const struct cw_doc *a, const struct cw_doc *b,
 enum cw_err cw_doc_merge(const struct cw_doc *a, const struct cw_doc *b, size_t budget,
                          struct cw_doc **out) {
     struct cw_vv *va = NULL, *vb = NULL;
-    enum cw_err err = cw_doc_clock(a, &va);
+    enum cw_err err = cw_doc_settle(a);
+    if (!err)
+        err = cw_doc_settle(b);
+    if (!err)
+        err = cw_doc_clock(a, &va);
     if (!err)
         err = cw_doc_clock(b, &vb);
     if (!err)
@@ -261,7 +265,9 @@ enum cw_err cw_doc_apply(const struct cw_doc *doc, struct cw_bytes fragment, siz
     enum cw_err err = cw_fragment_read(&f, doc->mem, fragment);
     if (err)
         return err;
-    err = cw_doc_clock(doc, &have);
+    err = cw_doc_settle(doc);
+    if (!err)
+        err = cw_doc_clock(doc, &have);
     if (!err)
         err = check_gap(have, f.from, fault);
     if (!err) {

@@ -11,9 +11,8 @@ void cw_tree_secret(uint64_t secret) {
     level_secret = secret;
 }
 
-/* A bijection of the key's hash that depends on the secret (the finalizer of MurmurHash3). */
+/* A bijection of the key's hash (the finalizer of MurmurHash3), so that its low bits may be used. */
 static uint64_t mix(uint64_t x) {
-    x ^= level_secret;
     x ^= x >> 33;
     x *= 0xff51afd7ed558ccdu;
     x ^= x >> 33;
@@ -22,7 +21,7 @@ static uint64_t mix(uint64_t x) {
 }
 
 int cw_key_level(struct cw_bytes key) {
-    uint64_t x = mix(cw_hash_key(key));
+    uint64_t x = mix(cw_hash_shape(key, level_secret));
     if (x & ((1u << LEAF_BITS) - 1))
         return 0;
     int level = 1;
@@ -202,7 +201,7 @@ static size_t item_len(const struct cw_item *it, size_t plen) {
     return 2 + rest_len((uint32_t)(it->key.n - plen)) + it->payload.n;
 }
 
-static uint8_t *put_item(uint8_t *p, const struct cw_item *it, size_t plen) {
+uint8_t *cw_node_put_item(uint8_t *p, const struct cw_item *it, size_t plen) {
     uint32_t klen = it->box ? CW_KLEN_BOXED : (uint32_t)(it->key.n - plen);
     *p++ = (uint8_t)klen;
     *p++ = (uint8_t)(klen >> 8);
@@ -245,7 +244,7 @@ struct cw_node *cw_node_build(const struct cw_mem *mem, uint64_t birth, int heig
         const struct cw_item *it = &items[i];
         nd->heads[i] = cw_head(it->key.p + plen, it->key.n - plen);
         offs[i] = (uint32_t)(p - data);
-        p = put_item(p, it, plen);
+        p = cw_node_put_item(p, it, plen);
         nd->boxes |= it->box != NULL;
         nd->count += it->child ? it->child->count : 1;
         if (height)

@@ -113,6 +113,9 @@ uint32_t cw_node_route(const struct cw_node *nd, struct cw_bytes key);
 struct cw_node *cw_node_build(const struct cw_mem *mem, uint64_t birth, int height,
                               const struct cw_item *items, uint32_t n);
 
+/* Writes a leaf's pair or an inner node's key as they stand in `data`; returns the end. */
+uint8_t *cw_node_put_item(uint8_t *p, const struct cw_item *it, size_t plen);
+
 struct cw_box *cw_box_new(const struct cw_mem *mem, uint64_t birth, struct cw_bytes key,
                           struct cw_bytes payload);
 

@@ -13,7 +13,8 @@ struct cw_reader {
 };
 
 static inline struct cw_reader cw_reader(struct cw_bytes s) {
-    return (struct cw_reader){s.p, s.p + s.n, CW_OK};
+    const uint8_t *p = s.n ? s.p : (const uint8_t *)"";
+    return (struct cw_reader){p, p + s.n, CW_OK};
 }
 
 static inline size_t cw_reader_left(const struct cw_reader *r) {
@@ -44,8 +45,8 @@ static inline struct cw_bytes cw_read_bytes(struct cw_reader *r, uint64_t n) {
     return s;
 }
 
-/* How reading a part that should hold one thing, no less and no more, ended: when it is too short, the
- * bytes it is a part of are not. */
+/* How reading a part that should hold one thing, no less and no more, ended: when it is too short,
+ * the bytes it is a part of are not. */
 static inline enum cw_err cw_reader_whole(const struct cw_reader *part) {
     if (part->err)
         return part->err == CW_ETRUNCATED ? CW_EMALFORMED : part->err;

@@ -7,9 +7,9 @@
  * ends strings and compound terms.
  *
  * No encoding is the beginning of another one: what begins with the bytes of a field is that field,
- * and all that is below it can be found, counted and dropped by its prefix. Hence the two escapes in
- * strings: a 0x00 is nothing but the end. (With FoundationDB's 0x00 0xff for a zero byte "a" would be
- * the beginning of "a\0b".) */
+ * and all that is below it can be found, counted and dropped by its prefix. Hence the two escapes
+ * in strings: a 0x00 is nothing but the end. (With FoundationDB's 0x00 0xff for a zero byte "a"
+ * would be the beginning of "a\0b".) */
 enum {
     KEY_END = 0x00,
     KEY_NIL = 0x05,

@@ -1,7 +1,7 @@
 /* Terms as bytes, in two encodings (docs/FORMAT.md, "Terms").
  *
- *   CW_KEY    order-preserving: memcmp of two encodings is the order of the terms: nil < false < true
- *             < integers < floats < other atoms < binaries < tuples < lists < maps; within a type by
+ *   CW_KEY    order-preserving: memcmp of two encodings is the order of the terms: nil < false <
+ * true < integers < floats < other atoms < binaries < tuples < lists < maps; within a type by
  *             value, compound ones element by element. Self-delimiting, and none is a prefix of
  *             another.
  *   CW_VALUE  compact: lengths in front, bytes as they are.
@@ -14,9 +14,9 @@
 #include "cw_buf.h"
 #include "cw_reader.h"
 
-#define CW_TERM_DEPTH 64          /* compound terms inside one another */
-#define CW_ATOM_MAX 255           /* characters, as in the BEAM */
-#define CW_BIG_MAX (64u << 10)    /* bytes of an integer */
+#define CW_TERM_DEPTH 64       /* compound terms inside one another */
+#define CW_ATOM_MAX 255        /* characters, as in the BEAM */
+#define CW_BIG_MAX (64u << 10) /* bytes of an integer */
 
 enum cw_encoding { CW_KEY, CW_VALUE };
 
@@ -63,17 +63,18 @@ void cw_sort_pairs(struct cw_buf *buf, size_t from, struct cw_pair *pairs, size_
 
 struct cw_token {
     enum cw_term_type type;
-    int64_t i;            /* INT */
-    double f;             /* FLOAT */
-    bool negative;        /* BIG */
-    struct cw_bytes s;    /* BIG: magnitude, ATOM, BINARY: contents (see `escaped`, `inverted`) */
-    bool escaped;         /* `s` is to be read with cw_unescape */
-    bool inverted;        /* each byte of `s` is to be complemented */
-    uint64_t n;           /* TUPLE, LIST, MAP in CW_VALUE: elements or pairs */
+    int64_t i;         /* INT */
+    double f;          /* FLOAT */
+    bool negative;     /* BIG */
+    struct cw_bytes s; /* BIG: magnitude, ATOM, BINARY: contents (see `escaped`, `inverted`) */
+    bool escaped;      /* `s` is to be read with cw_unescape */
+    bool inverted;     /* each byte of `s` is to be complemented */
+    uint64_t n;        /* TUPLE, LIST, MAP in CW_VALUE: elements or pairs */
 };
 
 /* The next token. In CW_KEY a compound term ends with a CW_T_END token, in CW_VALUE after `n`
- * elements. Failures stick to the reader; canonical form is checked as far as one token shows it. */
+ * elements. Failures stick to the reader; canonical form is checked as far as one token shows it.
+ */
 struct cw_token cw_read_token(struct cw_reader *r, enum cw_encoding enc);
 
 /* Copies `s` of an escaped token to `dst`, which has room for `s.n` bytes; returns the length. */

@@ -223,188 +223,236 @@ static void cut_leaves(struct apply *ap, const struct pairs *pairs, struct rows 
         emit_leaf(ap, pairs, from, pairs->n, out);
 }
 
-/* ---- the common case: one edit, by copying bytes ----
+/* ---- the common case: copying bytes ----
  *
- * A node changed in one place is copied with its prefix, its order and its encoding as they are:
- * entries [from, to) of it, with one entry put in, replaced or left out. */
+ * As long as the first key of a node stays and new keys share its prefix, a changed node is made of
+ * runs of the old one's entries, encoded as they are, with changes in between. A new key that begins a
+ * node here begins the next copy. */
 
-struct patch {
-    uint32_t from, to;       /* the entries taken */
-    uint32_t pos;            /* where the change is: from <= pos <= to */
-    uint32_t drop, add;      /* entries there that go, that come: 0 or 1 */
-    struct cw_bytes suffix;  /* of the one that comes */
+struct change {
+    uint32_t pos;            /* before this entry of the old node, or this entry */
+    bool drop;               /* the entry goes */
+    bool add;                /* one comes: */
+    struct cw_bytes key;
     struct cw_bytes payload; /* leaf */
-    struct cw_node *child;   /* inner */
+    struct cw_box *box;      /* leaf, for a long pair */
+    struct cw_node *child;   /* inner; also, without `add`, in the place of the one at `pos` */
+    int level;               /* of a new key, where that matters */
 };
 
-static void shift_offs(uint32_t *dst, const uint32_t *src, uint32_t n, uint32_t by) {
+/* Entries [from, to) of an old node, with changes in ascending order. */
+struct cut {
+    uint32_t from, to;
+    const struct change *at;
+    uint32_t n;
+};
+
+struct writer {
+    const struct cw_node *nd;
+    struct cw_node *to;
+    uint32_t i;
+    uint8_t *data;
+    uint8_t *p;
+};
+
+static uint32_t change_len(const struct cw_node *nd, const struct change *c) {
+    if (c->box)
+        return 2 + sizeof c->box;
+    size_t n = c->key.n - nd->plen;
+    return 2 + (n > 8 ? (uint32_t)n - 8 : 0) + (uint32_t)c->payload.n;
+}
+
+/* For the compiler to make one loop of vector instructions of. */
+static void shift_offs(uint32_t *restrict dst, const uint32_t *restrict src, uint32_t n,
+                       uint32_t by) {
     for (uint32_t i = 0; i < n; i++)
         dst[i] = src[i] + by;
 }
 
-/* Arrays of `size`-byte elements: heads, children. */
-static void patch_array(void *dst, const void *src, const struct patch *p, size_t size) {
-    uint32_t before = p->pos - p->from, after = p->to - p->pos - p->drop;
-    memcpy(dst, (const uint8_t *)src + p->from * size, before * size);
-    memcpy((uint8_t *)dst + (before + p->add) * size,
-           (const uint8_t *)src + (p->pos + p->drop) * size, after * size);
+static void copy_run(struct writer *w, uint32_t from, uint32_t to) {
+    const uint32_t *offs = cw_node_offs(w->nd);
+    uint32_t n = to - from, by = (uint32_t)(w->p - w->data) - offs[from];
+    memcpy(w->to->heads + w->i, w->nd->heads + from, n * sizeof w->to->heads[0]);
+    if (w->nd->height)
+        memcpy(cw_node_children(w->to) + w->i, cw_node_children(w->nd) + from,
+               n * sizeof(struct cw_node *));
+    shift_offs(cw_node_offs(w->to) + w->i, offs + from, n, by);
+    memcpy(w->p, cw_node_data(w->nd) + offs[from], offs[to] - offs[from]);
+    w->p += offs[to] - offs[from];
+    w->i += n;
 }
 
-static void patch_entry(struct cw_node *to, uint32_t at, uint8_t *data, const struct patch *p,
-                        uint32_t rest) {
-    to->heads[at] = cw_head(p->suffix.p, p->suffix.n);
-    if (to->height)
-        cw_node_children(to)[at] = p->child;
-    *data++ = (uint8_t)p->suffix.n;
-    *data++ = (uint8_t)(p->suffix.n >> 8);
-    memcpy(data, p->suffix.p + (p->suffix.n - rest), rest);
-    if (p->payload.n)
-        memcpy(data + rest, p->payload.p, p->payload.n);
+static void write_added(struct writer *w, const struct change *c) {
+    struct cw_bytes suffix = cw_bytes(c->key.p + w->nd->plen, c->key.n - w->nd->plen);
+    struct cw_item it = {.key = c->key, .payload = c->payload, .box = c->box};
+    w->to->heads[w->i] = cw_head(suffix.p, suffix.n);
+    cw_node_offs(w->to)[w->i] = (uint32_t)(w->p - w->data);
+    if (w->nd->height)
+        cw_node_children(w->to)[w->i] = c->child;
+    w->p = cw_node_put_item(w->p, &it, w->nd->plen);
+    w->to->boxes |= c->box != NULL;
+    w->i++;
 }
 
-static struct cw_node *copy_node(struct apply *ap, const struct cw_node *nd) {
-    struct cw_node *to = made(ap, cw_alloc(ap->mem, nd->size), 0);
-    if (!to)
-        return NULL;
-    memcpy(to, nd, nd->size);
-    to->birth = ap->seq;
-    return to;
+static void write_cut(struct writer *w, const struct cut *cut) {
+    uint32_t at = cut->from;
+    for (uint32_t k = 0; k < cut->n; k++) {
+        const struct change *c = &cut->at[k];
+        bool swap = !c->add && !c->drop; /* only the child is another */
+        copy_run(w, at, c->pos + swap);
+        if (swap)
+            cw_node_children(w->to)[w->i - 1] = c->child;
+        if (c->add)
+            write_added(w, c);
+        at = c->pos + swap + c->drop;
+    }
+    copy_run(w, at, cut->to);
+    cw_node_offs(w->to)[w->i] = (uint32_t)(w->p - w->data);
 }
 
-/* Leaves hash and count as they are in `nd`. */
-static struct cw_node *patch_node(struct apply *ap, const struct cw_node *nd,
-                                  const struct patch *p) {
-    if (p->to - p->from == nd->n && p->drop + p->add == 0)
-        return copy_node(ap, nd);
+/* Leaves hash and count of an inner node as they are in `nd`, those of a leaf but the count. */
+static struct cw_node *make_cut(struct apply *ap, const struct cw_node *nd,
+                                const struct cut *cut) {
     const uint32_t *offs = cw_node_offs(nd);
-    uint32_t rest = p->suffix.n > 8 ? (uint32_t)p->suffix.n - 8 : 0;
-    uint32_t len = p->add ? 2 + rest + (uint32_t)p->payload.n : 0;
-    uint32_t start = offs[p->from], a = offs[p->pos] - start, b = offs[p->pos + p->drop] - start;
-    uint32_t n = p->to - p->from - p->drop + p->add, at = p->pos - p->from;
-    uint32_t data_len = offs[p->to] - start - (b - a) + len;
-    size_t size = cw_node_size(n, nd->height > 0, nd->plen, data_len);
-    struct cw_node *to = made(ap, cw_alloc(ap->mem, size), 0);
+    uint32_t n = cut->to - cut->from, len = offs[cut->to] - offs[cut->from];
+    for (uint32_t k = 0; k < cut->n; k++) {
+        const struct change *c = &cut->at[k];
+        n += c->add - c->drop;
+        len += (c->add ? change_len(nd, c) : 0) -
+               (c->drop ? offs[c->pos + 1] - offs[c->pos] : 0);
+    }
+    size_t size = cw_node_size(n, nd->height > 0, nd->plen, len);
+    struct cw_node *to = size > UINT32_MAX ? NULL : cw_alloc(ap->mem, size);
+    to = made(ap, to, 0);
     if (!to)
         return NULL;
     *to = *nd;
     to->birth = ap->seq;
     to->size = (uint32_t)size;
     to->n = n;
-    to->data_len = data_len;
-    patch_array(to->heads, nd->heads, p, 8);
-    if (nd->height)
-        patch_array(cw_node_children(to), cw_node_children(nd), p, sizeof(void *));
-    uint32_t *o = cw_node_offs(to);
-    shift_offs(o, offs + p->from, at + 1, 0 - start);
-    shift_offs(o + at + p->add, offs + p->pos + p->drop, n - at - p->add + 1,
-               a + len - b - start);
+    to->data_len = len;
+    if (!nd->height)
+        to->count = n;
     memcpy(cw_node_prefix(to), cw_node_prefix(nd), nd->plen);
-    uint8_t *data = cw_node_data(to);
-    memcpy(data, cw_node_data(nd) + start, a);
-    memcpy(data + a + len, cw_node_data(nd) + start + b, data_len - a - len);
-    if (p->add)
-        patch_entry(to, at, data + a, p, rest);
+    struct writer w = {.nd = nd, .to = to, .data = cw_node_data(to), .p = cw_node_data(to)};
+    write_cut(&w, cut);
     return to;
+}
+
+/* The next cut of `nd` from `*from` on and the changes from `*k` on: up to the next new key that begins
+ * a node at this height. */
+static struct cut next_cut(const struct cw_node *nd, const struct change *at, uint32_t n,
+                           uint32_t *from, uint32_t *k) {
+    struct cut cut = {.from = *from, .to = nd->n, .at = at + *k};
+    uint32_t i = *k + (*from > 0); /* the first of a later cut is the key that begins it */
+    while (i < n && !(at[i].add && !at[i].drop && at[i].level > nd->height))
+        i++;
+    if (i < n)
+        cut.to = at[i].pos;
+    cut.n = i - *k;
+    *from = cut.to;
+    *k = i;
+    return cut;
 }
 
 static bool shares_prefix(const struct cw_node *nd, struct cw_bytes key) {
     return cw_bytes_has_prefix(key, cw_bytes(cw_node_prefix(nd), nd->plen));
 }
 
-static struct cw_bytes suffix_of(const struct cw_node *nd, struct cw_bytes key) {
-    return cw_bytes(key.p + nd->plen, key.n - nd->plen);
+/* ---- leaves, by copying ---- */
+
+/* Whether the edits leave the leaf its first key, and its prefix to all. Positions go to `at`. */
+static bool plan_leaf(const struct cw_node *nd, const struct cw_edit *edits, size_t n,
+                      struct change *at, uint32_t *count) {
+    *count = 0;
+    for (size_t k = 0; k < n; k++) {
+        const struct cw_edit *e = &edits[k];
+        bool found;
+        uint32_t pos = cw_node_search(nd, e->key, &found);
+        if (!found && e->del)
+            continue;
+        if (pos == 0 ? !found || e->del : !found && !shares_prefix(nd, e->key))
+            return false;
+        at[(*count)++] = (struct change){.pos = pos,
+                                         .drop = found,
+                                         .add = !e->del,
+                                         .key = e->key,
+                                         .payload = e->payload};
+    }
+    return true;
 }
 
-/* Whether the edit at `pos` keeps the leaf's boxes, its prefix and its first key. */
-static bool is_simple(const struct cw_node *nd, const struct cw_edit *e, uint32_t pos, bool found) {
-    if (found && cw_node_box(nd, pos))
-        return false;
-    if (e->del)
-        return pos > 0 && nd->n > 1;
-    if (e->key.n + e->payload.n > CW_INLINE_MAX)
-        return false;
-    return found || (pos > 0 && shares_prefix(nd, e->key));
+/* Makes the boxes, finds the levels, retires what is replaced; returns the new sum of hashes. */
+static struct cw_hash work_leaf(struct apply *ap, const struct cw_node *nd, struct change *at,
+                                uint32_t n) {
+    struct cw_hash hash = nd->hash;
+    for (uint32_t k = 0; k < n && !ap->err; k++) {
+        struct change *c = &at[k];
+        if (c->drop) {
+            struct cw_box *box = cw_node_box(nd, c->pos);
+            hash = cw_hash_sub(hash, box ? box->hash
+                                         : cw_hash_cell(c->key, cw_node_payload(nd, c->pos)));
+            replaced_box(ap, box);
+        }
+        if (!c->add)
+            continue;
+        if (c->key.n + c->payload.n > CW_INLINE_MAX)
+            c->box = made(ap, cw_box_new(ap->mem, ap->seq, c->key, c->payload), BOX_BIT);
+        if (!ap->err)
+            hash = cw_hash_add(hash, c->box ? c->box->hash : cw_hash_cell(c->key, c->payload));
+        c->level = c->drop ? 0 : cw_key_level(c->key);
+    }
+    return hash;
 }
 
-/* What a node became: itself, another in its place, or two, the second beginning at the key of the
- * edit, which begins nodes up to its level. */
-struct outcome {
-    struct cw_node *left;
-    struct cw_node *right; /* or NULL */
-    int level;
-};
-
-/* The sum of the hashes of some entries of a leaf. */
-static struct cw_hash sum_entries(const struct cw_node *nd, uint32_t from, uint32_t to) {
+static struct cw_hash sum_entries(const struct cw_node *nd) {
     uint8_t scratch[CW_KEY_MAX];
     struct cw_hash sum = {0, 0};
-    for (uint32_t i = from; i < to; i++)
+    for (uint32_t i = 0; i < nd->n; i++)
         sum = cw_hash_add(sum, cw_node_entry_hash(nd, i, scratch));
     return sum;
 }
 
-static void split_leaf(struct apply *ap, const struct cw_node *nd, uint32_t pos,
-                       struct patch *p, struct cw_hash hash, struct outcome *to) {
-    struct patch left = {.from = 0, .to = pos, .pos = pos};
-    p->from = pos;
-    to->left = patch_node(ap, nd, &left);
-    to->right = patch_node(ap, nd, p);
-    if (ap->err)
-        return;
-    bool left_smaller = pos < nd->n / 2;
-    struct cw_hash part = left_smaller ? sum_entries(nd, 0, pos)
-                                       : sum_entries(to->right, 0, to->right->n);
-    struct cw_hash other = cw_hash_sub(hash, part);
-    to->left->hash = left_smaller ? part : other;
-    to->right->hash = left_smaller ? other : part;
-    to->left->count = to->left->n;
-    to->right->count = to->right->n;
-}
-
-/* True when it did the edit. */
-static bool simple_edit(struct apply *ap, struct cw_node *nd, const struct cw_edit *e,
-                        struct outcome *to) {
-    bool found;
-    uint32_t pos = cw_node_search(nd, e->key, &found);
-    *to = (struct outcome){.left = nd};
-    if (!found && e->del)
+/* True when it did the edits. */
+static bool copy_leaf(struct apply *ap, struct cw_node *nd, const struct cw_edit *edits, size_t n,
+                      struct rows *out) {
+    struct change *at = cw_arena_alloc(&ap->arena, n * sizeof *at);
+    uint32_t m;
+    if (!at) {
+        ap->err = CW_ENOMEM;
         return true;
-    if (!is_simple(nd, e, pos, found))
+    }
+    if (!plan_leaf(nd, edits, n, at, &m))
         return false;
-    struct cw_hash hash = nd->hash;
-    if (found)
-        hash = cw_hash_sub(hash, cw_hash_cell(e->key, cw_node_payload(nd, pos)));
-    if (!e->del)
-        hash = cw_hash_add(hash, cw_hash_cell(e->key, e->payload));
-    struct patch p = {.to = nd->n, .pos = pos, .drop = found, .add = !e->del};
-    if (p.add) {
-        p.suffix = suffix_of(nd, e->key);
-        p.payload = e->payload;
-    }
-    to->level = found || e->del ? 0 : cw_key_level(e->key);
-    replaced_node(ap, nd);
-    if (to->level > 0) {
-        split_leaf(ap, nd, pos, &p, hash, to);
+    if (m == 0) {
+        rows_add(ap, out, (struct row){nd, cw_bytes(NULL, 0), false});
         return true;
     }
-    to->left = patch_node(ap, nd, &p);
-    if (to->left) {
-        to->left->hash = hash;
-        to->left->count = to->left->n;
-    }
+    struct cw_hash rest = work_leaf(ap, nd, at, m);
+    replaced_node(ap, nd);
+    uint32_t from = 0, k = 0, first = out->n;
+    do {
+        bool begins = from > 0;
+        struct cw_bytes key = begins ? at[k].key : cw_bytes(NULL, 0);
+        struct cut cut = next_cut(nd, at, m, &from, &k);
+        struct cw_node *to = ap->err ? NULL : make_cut(ap, nd, &cut);
+        if (!to)
+            return true;
+        if (begins) {
+            to->hash = sum_entries(to);
+            rest = cw_hash_sub(rest, to->hash);
+        }
+        rows_add(ap, out, (struct row){to, key, begins});
+    } while (k < m);
+    if (!ap->err)
+        out->at[first].node->hash = rest;
     return true;
 }
 
 static void apply_leaf(struct apply *ap, struct cw_node *nd, const struct cw_edit *edits, size_t n,
                        struct rows *out) {
-    struct outcome to;
-    if (n == 1 && simple_edit(ap, nd, edits, &to)) {
-        /* the first key is the old one, and the parent has it */
-        rows_add(ap, out, (struct row){to.left, cw_bytes(NULL, 0), false});
-        if (to.right)
-            rows_add(ap, out, (struct row){to.right, edits->key, true});
+    if (copy_leaf(ap, nd, edits, n, out))
         return;
-    }
     struct pairs pairs = merge_leaf(ap, nd, edits, n);
     if (ap->err)
         return;
@@ -515,34 +563,6 @@ static void add_child_rows(struct apply *ap, struct rows *seq, const struct rows
 static void apply_node(struct apply *ap, struct cw_node *nd, const struct cw_edit *edits, size_t n,
                        struct rows *out);
 
-/* The number of leading edits that fall into child `i`. */
-static size_t edits_of_child(const struct cw_node *nd, uint32_t i, const struct cw_edit *edits,
-                             size_t n) {
-    size_t lo = 0, hi = n;
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-        if (cw_node_route(nd, edits[mid].key) <= i)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return lo;
-}
-
-/* A copy of `nd` with other children at `at`. */
-static struct cw_node *patch_inner(struct apply *ap, const struct cw_node *nd, const uint32_t *at,
-                                   struct cw_node *const *children, uint32_t n) {
-    struct cw_node *to = copy_node(ap, nd);
-    for (uint32_t k = 0; to && k < n; k++) {
-        struct cw_node *old = cw_node_children(nd)[at[k]];
-        struct cw_node *child = children[k];
-        to->hash = cw_hash_add(cw_hash_sub(to->hash, old->hash), child->hash);
-        to->count += child->count - old->count;
-        cw_node_children(to)[at[k]] = child;
-    }
-    return to;
-}
-
 /* Rebuilds `nd` around the children at `at`, which became the lists in `got`. */
 static void rebuild_inner(struct apply *ap, const struct cw_node *nd, const uint32_t *at,
                           const struct rows *got, uint32_t n, struct rows *out) {
@@ -559,62 +579,139 @@ static void rebuild_inner(struct apply *ap, const struct cw_node *nd, const uint
         cut_inner(ap, &seq, nd->height, out);
 }
 
-/* A row whose first key did not change comes without the key: the parent's copy of it is used. */
-static bool keeps_place(struct apply *ap, const struct cw_node *nd, uint32_t i, struct rows *got) {
-    if (got->n && !got->at[0].fresh && !got->at[0].key.p)
-        return got->n == 1;
-    if (got->n == 0)
-        return false;
-    struct cw_bytes was = copy_key(ap, nd, i);
-    if (ap->err || !cw_bytes_eq(was, got->at[0].key))
-        return false;
-    return got->n == 1;
-}
-
+/* A row whose first key did not change may come without the key: the parent has it. */
 static void name_row(struct apply *ap, const struct cw_node *nd, uint32_t i, struct rows *got) {
     if (got->n && !got->at[0].key.p)
         got->at[0].key = copy_key(ap, nd, i);
 }
 
+static bool keeps_first(struct apply *ap, const struct cw_node *nd, uint32_t i,
+                        const struct rows *got) {
+    if (got->n == 0)
+        return false;
+    return !got->at[0].key.p || cw_bytes_eq(copy_key(ap, nd, i), got->at[0].key);
+}
+
+/* Whether all children begin as before, and new ones share the prefix. The changes go to `at`, which
+ * has room for all rows. */
+static bool plan_inner(struct apply *ap, const struct cw_node *nd, const uint32_t *child,
+                       const struct rows *got, uint32_t n, struct change *at, uint32_t *count) {
+    *count = 0;
+    for (uint32_t k = 0; k < n; k++) {
+        const struct row *rows = got[k].at;
+        if (!keeps_first(ap, nd, child[k], &got[k]) || ap->err)
+            return false;
+        if (rows[0].node != cw_node_children(nd)[child[k]])
+            at[(*count)++] = (struct change){.pos = child[k], .child = rows[0].node};
+        for (uint32_t j = 1; j < got[k].n; j++) {
+            if (!shares_prefix(nd, rows[j].key))
+                return false;
+            at[(*count)++] = (struct change){.pos = child[k] + 1,
+                                             .add = true,
+                                             .key = rows[j].key,
+                                             .child = rows[j].node,
+                                             .level = cw_key_level(rows[j].key)};
+        }
+    }
+    return true;
+}
+
+static struct cw_range sum_children(const struct cw_node *nd) {
+    struct cw_range sum = {{0, 0}, 0};
+    for (uint32_t i = 0; i < nd->n; i++) {
+        sum.hash = cw_hash_add(sum.hash, cw_node_children(nd)[i]->hash);
+        sum.count += cw_node_children(nd)[i]->count;
+    }
+    return sum;
+}
+
+/* Hash and count of all that the node becomes. */
+static struct cw_range sum_changed(const struct cw_node *nd, const struct change *at, uint32_t n) {
+    struct cw_range sum = {nd->hash, nd->count};
+    for (uint32_t k = 0; k < n; k++) {
+        sum.hash = cw_hash_add(sum.hash, at[k].child->hash);
+        sum.count += at[k].child->count;
+        if (at[k].add)
+            continue;
+        const struct cw_node *old = cw_node_children(nd)[at[k].pos];
+        sum.hash = cw_hash_sub(sum.hash, old->hash);
+        sum.count -= old->count;
+    }
+    return sum;
+}
+
+static void set_sums(struct cw_node *nd, struct cw_range sum) {
+    nd->hash = sum.hash;
+    nd->count = sum.count;
+}
+
+static void copy_inner(struct apply *ap, struct cw_node *nd, const struct change *at, uint32_t n,
+                       struct rows *out) {
+    struct cw_range rest = sum_changed(nd, at, n);
+    uint32_t from = 0, k = 0, first = out->n;
+    replaced_node(ap, nd);
+    do {
+        bool begins = from > 0;
+        struct cw_bytes key = begins ? at[k].key : cw_bytes(NULL, 0);
+        struct cut cut = next_cut(nd, at, n, &from, &k);
+        struct cw_node *to = make_cut(ap, nd, &cut);
+        if (!to)
+            return;
+        if (begins) {
+            set_sums(to, sum_children(to));
+            rest.hash = cw_hash_sub(rest.hash, to->hash);
+            rest.count -= to->count;
+        }
+        rows_add(ap, out, (struct row){to, key, begins});
+    } while (k < n);
+    if (!ap->err)
+        set_sums(out->at[first].node, rest);
+}
+
+/* The children's rows are known: makes the node, or nodes, that hold them. */
+static void finish_inner(struct apply *ap, struct cw_node *nd, const uint32_t *child,
+                         struct rows *got, uint32_t n, struct rows *out) {
+    uint32_t rows = 0, m;
+    for (uint32_t k = 0; k < n; k++)
+        rows += got[k].n;
+    struct change *at = cw_arena_alloc(&ap->arena, (rows + 1) * sizeof *at);
+    if (!at) {
+        ap->err = CW_ENOMEM;
+    } else if (plan_inner(ap, nd, child, got, n, at, &m)) {
+        if (m)
+            copy_inner(ap, nd, at, m, out);
+        else
+            rows_add(ap, out, (struct row){nd, cw_bytes(NULL, 0), false});
+    } else {
+        for (uint32_t k = 0; k < n; k++)
+            name_row(ap, nd, child[k], &got[k]);
+        rebuild_inner(ap, nd, child, got, n, out);
+        if (!ap->err)
+            replaced_node(ap, nd);
+    }
+}
+
 static void apply_inner(struct apply *ap, struct cw_node *nd, const struct cw_edit *edits, size_t n,
                         struct rows *out) {
     uint32_t room = n < nd->n ? (uint32_t)n : nd->n;
-    uint32_t *at = cw_arena_alloc(&ap->arena, room * sizeof *at);
+    uint32_t *child = cw_arena_alloc(&ap->arena, room * sizeof *child);
     struct rows *got = cw_arena_alloc(&ap->arena, room * sizeof *got);
-    struct cw_node **children = cw_arena_alloc(&ap->arena, room * sizeof *children);
-    if (!at || !got || !children) {
+    if (!child || !got) {
         ap->err = CW_ENOMEM;
         return;
     }
-    uint32_t m = 0;
-    bool same_shape = true, same = true;
-    for (size_t k = 0; k < n && !ap->err; m++) {
-        uint32_t i = cw_node_route(nd, edits[k].key);
-        size_t take = n == 1 ? 1 : edits_of_child(nd, i, edits + k, n - k);
-        at[m] = i;
+    uint32_t m = 0, next = cw_node_route(nd, edits[0].key);
+    for (size_t k = 0, end; k < n && !ap->err; k = end, m++) {
+        uint32_t i = next;
+        for (end = k + 1; end < n; end++)
+            if ((next = cw_node_route(nd, edits[end].key)) != i)
+                break;
+        child[m] = i;
         got[m] = (struct rows){0};
-        apply_node(ap, cw_node_children(nd)[i], edits + k, take, &got[m]);
-        same_shape = same_shape && !ap->err && keeps_place(ap, nd, i, &got[m]);
-        children[m] = same_shape ? got[m].at[0].node : NULL;
-        same = same && children[m] == cw_node_children(nd)[i];
-        k += take;
-    }
-    if (ap->err)
-        return;
-    if (same) {
-        rows_add(ap, out, (struct row){nd, cw_bytes(NULL, 0), false});
-        return;
-    }
-    if (same_shape) {
-        struct cw_node *to = patch_inner(ap, nd, at, children, m);
-        rows_add(ap, out, (struct row){to, cw_bytes(NULL, 0), false});
-    } else {
-        for (uint32_t k = 0; k < m; k++)
-            name_row(ap, nd, at[k], &got[k]);
-        rebuild_inner(ap, nd, at, got, m, out);
+        apply_node(ap, cw_node_children(nd)[i], edits + k, end - k, &got[m]);
     }
     if (!ap->err)
-        replaced_node(ap, nd);
+        finish_inner(ap, nd, child, got, m, out);
 }
 
 static void apply_node(struct apply *ap, struct cw_node *nd, const struct cw_edit *edits, size_t n,
@@ -644,87 +741,13 @@ static struct cw_node *make_root(struct apply *ap, struct rows *rows) {
     return root;
 }
 
-/* One child of `nd` became `to`; `nd` becomes `*to` in turn. */
-static void lift(struct apply *ap, struct cw_node *nd, uint32_t i, struct cw_bytes key,
-                 struct outcome *to) {
-    struct cw_node *old = cw_node_children(nd)[i], *left = to->left, *right = to->right;
-    struct cw_hash hash = cw_hash_sub(nd->hash, old->hash);
-    uint64_t count = nd->count - old->count;
-    struct patch p = {.to = nd->n, .pos = i + 1};
-    struct cw_node *upper = NULL;
-    if (right) {
-        p.add = 1;
-        p.suffix = suffix_of(nd, key);
-        p.child = right;
-        if (to->level > nd->height) { /* `key` begins a node here too */
-            struct patch rest = p;
-            rest.from = p.to = i + 1;
-            p.add = 0;
-            p.suffix.n = 0;
-            upper = patch_node(ap, nd, &rest);
-        }
-    }
-    struct cw_node *lower = patch_node(ap, nd, &p);
-    replaced_node(ap, nd);
-    *to = (struct outcome){lower, upper, to->level};
-    if (ap->err)
-        return;
-    cw_node_children(lower)[i] = left;
-    lower->hash = cw_hash_add(hash, left->hash);
-    lower->count = count + left->count;
-    if (right && !upper) {
-        lower->hash = cw_hash_add(lower->hash, right->hash);
-        lower->count += right->count;
-    }
-    if (!upper)
-        return;
-    upper->hash = right->hash;
-    upper->count = right->count;
-    for (uint32_t k = i + 1; k < nd->n; k++) {
-        upper->hash = cw_hash_add(upper->hash, cw_node_children(nd)[k]->hash);
-        upper->count += cw_node_children(nd)[k]->count;
-    }
-    lower->hash = cw_hash_sub(lower->hash, cw_hash_sub(upper->hash, right->hash));
-    lower->count -= upper->count - right->count;
-}
-
-/* The common case from end to end: one edit that copies of the nodes on its path absorb. False when
- * it does not fit them, and the general way must be gone. */
-static bool apply_simple(struct apply *ap, struct cw_node *root, const struct cw_edit *e,
-                         struct outcome *to) {
-    struct cw_node *path[CW_TREE_HEIGHT_MAX];
-    uint32_t at[CW_TREE_HEIGHT_MAX];
-    struct cw_node *nd = root;
-    int depth = 0;
-    while (nd->height) {
-        if (!e->del && !shares_prefix(nd, e->key))
-            return false;
-        path[depth] = nd;
-        at[depth] = cw_node_route(nd, e->key);
-        nd = cw_node_children(nd)[at[depth++]];
-    }
-    if (!simple_edit(ap, nd, e, to))
-        return false;
-    if (to->left == nd) {
-        to->left = root;
-        return true;
-    }
-    while (depth-- > 0 && !ap->err)
-        lift(ap, path[depth], at[depth], e->key, to);
-    return true;
-}
-
 static struct cw_node *apply_root(struct apply *ap, struct cw_node *root,
                                   const struct cw_edit *edits, size_t n) {
     struct rows rows = {0};
-    struct outcome to;
-    if (n == 1 && root && apply_simple(ap, root, edits, &to)) {
-        if (ap->err || !to.right)
-            return ap->err ? NULL : to.left;
-        rows_add(ap, &rows, (struct row){to.left, copy_key(ap, root, 0), true});
-        rows_add(ap, &rows, (struct row){to.right, edits->key, true});
-    } else if (root) {
+    if (root) {
         apply_node(ap, root, edits, n, &rows);
+        if (rows.n > 1)
+            name_row(ap, root, 0, &rows);
     } else {
         struct pairs pairs = merge_leaf(ap, NULL, edits, n);
         if (!ap->err)

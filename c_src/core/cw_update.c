@@ -4,6 +4,8 @@
 #include "cw_hlc.h"
 #include "cw_view.h"
 
+#define NOTED_EDITS 8 /* a write with more goes into the tree at once */
+
 struct update {
     const struct cw_doc *doc;
     struct cw_arena arena;
@@ -63,7 +65,7 @@ static const enum cw_kind all_kinds[] = {
 };
 
 /* The kind of the first cell under the fields in `prefix`; CW_KIND_NONE when there is none. */
-static enum cw_kind first_kind(const struct update *u, struct cw_bytes prefix) {
+static enum cw_kind first_kind(struct update *u, struct cw_bytes prefix) {
     uint8_t key[CW_KEY_MAX];
     size_t n;
     struct cw_bytes payload;
@@ -396,17 +398,14 @@ static enum cw_err settle(struct update *u, struct cw_bytes receipt_key, struct 
     if (cw_view_get(&u->view, cw_buf_slice(&u->key, 0), &payload)) {
         struct cw_tally tally = cw_tally(payload);
         cw_receipt_slots(&slots, receipt, tally.since);
-        size_t n = slots.n;
-        cw_buf_reserve(&slots, n + tally.removed.n);
+        size_t n = slots.n, m = n + tally.removed.n;
+        cw_buf_reserve(&slots, 2 * m);
         cw_slots_max(&slots, cw_bytes(slots.p, n), tally.removed);
-        tally.removed = cw_buf_slice(&slots, n);
-        tally.counter = u->dot.counter;
+        m = slots.n;
+        cw_slots_min(&slots, tally.slots, cw_bytes(slots.p + n, m - n)); /* whatever it says */
+        tally.removed = cw_buf_slice(&slots, m);
         cw_put_tally(&u->payload, &tally);
-        bool gone = cw_bytes_eq(tally.slots, tally.removed) && tally.slots.n;
-        err = slots.err          ? slots.err
-              : u->payload.err   ? u->payload.err
-              : gone             ? set_cell(u, cw_buf_slice(&u->key, 0), NULL)
-                                 : set_target(u);
+        err = slots.err ? slots.err : set_target(u);
     }
     cw_buf_free(&slots);
     return err ? err : set_cell(u, receipt_key, NULL);
@@ -467,29 +466,74 @@ static enum cw_err run_ops(struct update *u, const struct cw_op *ops, size_t n) 
         u->fault->op = i;
         err = run_op(u, &ops[i]);
     }
-    if (!err && u->wrote)
-        err = cw_view_flush(&u->view);
+    if (u->view.err)
+        return u->view.err;
     return err ? err : u->touches.err;
 }
 
-/* The document after the write. */
-static enum cw_err finish(struct update *u, struct cw_doc **out) {
+static bool has_cell(const struct cw_doc *doc, struct cw_bytes key) {
+    struct cw_pending pending = cw_doc_pending(doc);
+    struct cw_edit last;
+    struct cw_bytes payload;
+    if (cw_pending_find(&pending, key, &last))
+        return !last.del;
+    return cw_tree_get(doc->tree, key, &payload);
+}
+
+/* Leaves out deletions of what is not there. */
+static size_t drop_idle(const struct update *u, const struct cw_doc *doc, struct cw_edit *edits) {
+    size_t n = 0;
+    for (size_t i = 0; i < u->view.n; i++)
+        if (!u->view.at[i].del || has_cell(doc, u->view.at[i].key))
+            edits[n++] = u->view.at[i];
+    return n;
+}
+
+/* Few edits are noted in `to`, more go into its tree. False when nothing changed. */
+static enum cw_err take_edits(struct update *u, struct cw_doc *to, bool settled, bool *changed) {
+    struct cw_edit edits[NOTED_EDITS];
+    if (!settled && !u->view.flushed && u->view.n <= NOTED_EDITS) {
+        size_t n = drop_idle(u, to, edits);
+        *changed = n > 0;
+        if (cw_pending_add(&to->pending, u->doc->mem, edits, n))
+            return CW_OK;
+    }
+    enum cw_err err = cw_doc_settle(u->doc);
+    if (!err)
+        err = cw_view_flush(&u->view);
+    if (err)
+        return err;
+    struct cw_tree *tree = u->view.tree, *was = u->doc->tree;
+    *changed = !cw_hash_eq(cw_tree_hash(tree), cw_tree_hash(was)) ||
+               cw_tree_count(tree) != cw_tree_count(was);
+    if (*changed)
+        cw_doc_set_tree(to, cw_tree_retain(tree));
+    return CW_OK;
+}
+
+/* The document after the write. `settled`: its tree must have all edits. */
+static enum cw_err finish(struct update *u, bool settled, struct cw_doc **out) {
     const struct cw_doc *doc = u->doc;
-    struct cw_tree *tree = u->view.tree;
     struct cw_doc *to = cw_doc_copy(doc);
+    bool changed = false;
     if (!to)
         return CW_ENOMEM;
+    enum cw_err err = u->wrote ? take_edits(u, to, settled, &changed) : CW_OK;
+    if (err) {
+        cw_doc_free(to);
+        return err;
+    }
     *out = to;
-    if (!u->wrote || (cw_hash_eq(cw_tree_hash(tree), cw_tree_hash(doc->tree)) &&
-                      cw_tree_count(tree) == cw_tree_count(doc->tree)))
+    if (!changed)
         return CW_OK;
-    cw_doc_set_tree(to, cw_tree_retain(tree));
     to->own = u->dot.counter;
     if (u->stamped)
         to->hlc = u->hlc;
     struct cw_context before = cw_doc_context(doc);
     struct cw_span span = {u->dot.id, doc->own, to->own};
     cw_journal_add(&to->journal, doc->mem, &before, &span, 1, cw_buf_slice(&u->touches, 0), false);
+    if (settled)
+        cw_doc_count_receipts(to);
     return CW_OK;
 }
 
@@ -516,13 +560,11 @@ enum cw_err cw_doc_update(const struct cw_doc *doc, const struct cw_op *ops, siz
     cw_buf_init(&u.touches, doc->mem, touch_space, sizeof touch_space);
     cw_buf_init(&u.key, doc->mem, key_space, sizeof key_space);
     cw_buf_init(&u.payload, doc->mem, payload_space, sizeof payload_space);
-    cw_view_open(&u.view, &u.arena, doc->tree);
+    cw_view_open(&u.view, &u.arena, doc);
     struct cw_doc *to;
     enum cw_err err = run_ops(&u, ops, n);
     if (!err)
-        err = finish(&u, &to);
-    if (!err && (doc->receipts || may_touch_receipts(ops, n)))
-        cw_doc_count_receipts(to);
+        err = finish(&u, doc->receipts || may_touch_receipts(ops, n), &to);
     cw_view_close(&u.view);
     cw_buf_free(&u.payload);
     cw_buf_free(&u.key);

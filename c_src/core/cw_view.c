@@ -1,8 +1,12 @@
 #include "cw_view.h"
 
-void cw_view_open(struct cw_view *view, struct cw_arena *arena, struct cw_tree *tree) {
+void cw_view_open(struct cw_view *view, struct cw_arena *arena, const struct cw_doc *doc) {
+    view->doc = doc;
     view->arena = arena;
-    view->tree = cw_tree_retain(tree);
+    view->pending = cw_doc_pending(doc);
+    view->tree = cw_tree_retain(view->pending.n ? doc->base : doc->tree);
+    view->flushed = false;
+    view->err = CW_OK;
     view->n = 0;
 }
 
@@ -34,14 +38,22 @@ bool cw_view_probe(const struct cw_view *view, struct cw_bytes key, size_t share
         *payload = view->at[i].payload;
         return *near;
     }
+    struct cw_edit e;
+    if (cw_pending_find(&view->pending, key, &e)) {
+        *near = !e.del;
+        *payload = e.payload;
+        return !e.del;
+    }
     if (cw_tree_probe(view->tree, key, shared, payload, near))
         return true;
     struct cw_bytes want = cw_bytes(key.p, shared);
-    if (*near)
-        *near = view->n == 0; /* the neighbour may be deleted in the view */
-    else if (i > 0 && !view->at[i - 1].del)
+    if (view->n || view->pending.dels)
+        *near = false; /* the neighbour may be deleted since */
+    if (!*near && view->n == 0)
+        *near = cw_pending_puts_below(&view->pending, want);
+    if (!*near && i > 0 && !view->at[i - 1].del)
         *near = cw_bytes_has_prefix(view->at[i - 1].key, want);
-    else if (i < view->n && !view->at[i].del)
+    if (!*near && i < view->n && !view->at[i].del)
         *near = cw_bytes_has_prefix(view->at[i].key, want);
     return false;
 }
@@ -49,19 +61,40 @@ bool cw_view_probe(const struct cw_view *view, struct cw_bytes key, size_t share
 bool cw_view_get(const struct cw_view *view, struct cw_bytes key, struct cw_bytes *payload) {
     bool found;
     size_t i = lower(view, key, &found);
-    if (!found)
+    if (found) {
+        *payload = view->at[i].payload;
+        return !view->at[i].del;
+    }
+    struct cw_edit e;
+    if (!cw_pending_find(&view->pending, key, &e))
         return cw_tree_get(view->tree, key, payload);
-    *payload = view->at[i].payload;
-    return !view->at[i].del;
+    *payload = e.payload;
+    return !e.del;
+}
+
+/* Goes over to the document's tree with all of its edits. */
+static enum cw_err settle(struct cw_view *view) {
+    if (!view->pending.n)
+        return CW_OK;
+    enum cw_err err = cw_doc_settle(view->doc);
+    if (err)
+        return err;
+    cw_tree_release(view->tree);
+    view->tree = cw_tree_retain(view->doc->tree);
+    view->pending = (struct cw_pending){NULL, 0, 0, false};
+    return CW_OK;
 }
 
 enum cw_err cw_view_flush(struct cw_view *view) {
     struct cw_tree *next;
-    enum cw_err err = cw_tree_apply(view->tree, view->at, view->n, &next);
+    enum cw_err err = settle(view);
+    if (!err)
+        err = cw_tree_apply(view->tree, view->at, view->n, &next);
     if (err)
         return err;
     cw_tree_release(view->tree);
     view->tree = next;
+    view->flushed = true;
     view->n = 0;
     return CW_OK;
 }
@@ -89,9 +122,13 @@ enum cw_err cw_view_set(struct cw_view *view, struct cw_bytes key, const struct 
     return CW_OK;
 }
 
-bool cw_view_next(const struct cw_view *view, struct cw_bytes from, uint8_t *key, size_t *key_len,
+bool cw_view_next(struct cw_view *view, struct cw_bytes from, uint8_t *key, size_t *key_len,
                   struct cw_bytes *payload) {
     bool found;
+    if (!view->err)
+        view->err = settle(view);
+    if (view->err)
+        return false;
     size_t i = lower(view, from, &found);
     struct cw_cursor cur;
     bool more = cw_cursor_seek(&cur, view->tree, from);

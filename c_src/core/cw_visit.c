@@ -24,6 +24,7 @@ static enum cw_kind kind_below(const struct cw_doc *doc, struct cw_buf *key, enu
 bool cw_doc_find(const struct cw_doc *doc, const struct cw_bytes *fields, size_t n,
                  enum cw_kind want, struct cw_buf *key, enum cw_kind *kind) {
     key->n = 0;
+    key->err = key->err ? key->err : cw_doc_settle(doc);
     enum cw_kind map = CW_MAP;
     for (size_t i = 0; i < n; i++) {
         cw_buf_byte(key, (uint8_t)map);
@@ -174,6 +175,9 @@ enum cw_err cw_doc_visit(const struct cw_doc *doc, struct cw_bytes object, enum 
     w.doc = doc;
     w.v = visitor;
     w.ctx = ctx;
+    enum cw_err err = cw_doc_settle(doc);
+    if (err)
+        return err;
     memcpy(w.path, object.p, object.n);
     w.more = cw_cursor_seek(&w.cur, doc->tree, object);
     return visit_object(&w, cw_bytes(w.path, object.n), kind);

@@ -12,10 +12,10 @@
 #include "cw_err.h"
 #include "cw_mem.h"
 
-#define CW_NAME_MAX 1024u                 /* bytes of an encoded replica name */
-#define CW_ID_MIN 16u                     /* smaller numbers mean other things (cw_cell.h) */
-#define CW_REPLICAS_MAX (1u << 24)        /* of one vector */
-#define CW_COUNTER_MAX (UINT64_MAX >> 2)  /* of a dot; cells keep a mark beside it */
+#define CW_NAME_MAX 1024u                /* bytes of an encoded replica name */
+#define CW_ID_MIN 16u                    /* smaller numbers mean other things (cw_cell.h) */
+#define CW_REPLICAS_MAX (1u << 24)       /* of one vector */
+#define CW_COUNTER_MAX (UINT64_MAX >> 2) /* of a dot; cells keep a mark beside it */
 
 /* A dot: one write, the `counter`-th of its replica, from 1. */
 struct cw_dot {

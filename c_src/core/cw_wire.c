@@ -98,19 +98,6 @@ static void check_counter(struct cw_reader *r, const struct cw_vv *vv, uint64_t 
         cw_reader_fail(r, CW_EMALFORMED);
 }
 
-/* Each removed amount is part of a counted one. */
-static bool is_part(struct cw_bytes removed, struct cw_bytes slots) {
-    size_t k = 0;
-    for (size_t i = 0; i < removed.n / 16; i++, k++) {
-        while (k < slots.n / 16 && cw_slot_name(slots, k) < cw_slot_name(removed, i))
-            k++;
-        if (k == slots.n / 16 || cw_slot_name(slots, k) != cw_slot_name(removed, i) ||
-            cw_slot_amount(removed, i) > cw_slot_amount(slots, k))
-            return false;
-    }
-    return true;
-}
-
 static void read_tally(struct cw_reader *r, const struct cw_key_parts *key, const struct cw_vv *vv,
                        struct cw_buf *out) {
     struct cw_buf slots;
@@ -129,7 +116,7 @@ static void read_tally(struct cw_reader *r, const struct cw_key_parts *key, cons
     } else {
         t.slots = cw_bytes(slots.p, n);
         t.removed = cw_buf_slice(&slots, n);
-        if (!is_part(t.removed, t.slots))
+        if (!cw_slots_cover(t.slots, t.removed))
             cw_reader_fail(r, CW_EMALFORMED);
         cw_put_tally(out, &t);
     }

@@ -115,7 +115,7 @@ static bool is_large_update(const struct cw_doc *doc, const struct nif_ops *ops)
         return true;
     for (size_t i = 0; i < ops->n; i++)
         if (ops->ops[i].verb == CW_DELETE || ops->ops[i].verb == CW_RESET)
-            return cw_tree_count(cw_doc_tree(doc)) > nif_cells();
+            return cw_doc_count(doc) > nif_cells();
     return false;
 }
 
@@ -203,7 +203,7 @@ static ERL_NIF_TERM get(ErlNifEnv *env, const struct cw_doc *doc, const struct f
 static bool is_large(const struct cw_doc *doc, const struct found *f) {
     struct cw_bytes object = cw_buf_slice(&f->key, 0);
     return !nif_is_dirty() && f->kind != CW_REGISTER &&
-           cw_tree_count(cw_doc_tree(doc)) > NIF_CELLS && cw_doc_cells(doc, object) > NIF_CELLS;
+           cw_doc_count(doc) > NIF_CELLS && cw_doc_cells(doc, object) > NIF_CELLS;
 }
 
 ERL_NIF_TERM nif_doc_get(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
@@ -352,7 +352,7 @@ ERL_NIF_TERM nif_doc_encode(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     struct cw_buf out;
     if (!nif_get_doc(env, argv[0], &doc))
         return enif_make_badarg(env);
-    if (cw_tree_count(cw_doc_tree(doc)) > nif_cells())
+    if (cw_doc_count(doc) > nif_cells())
         return nif_go_dirty(env, "doc_encode", nif_doc_encode, argc, argv);
     cw_buf_init(&out, &nif_mem, NULL, 0);
     return buffer_or_error(env, cw_doc_encode(doc, &out), &out);
@@ -470,7 +470,7 @@ ERL_NIF_TERM nif_doc_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     ERL_NIF_TERM name, unknown;
     if (!nif_get_doc(env, argv[0], &doc))
         return enif_make_badarg(env);
-    uint64_t cells = cw_tree_count(cw_doc_tree(doc));
+    uint64_t cells = cw_doc_count(doc);
     if (cells > nif_cells() * (nif_is_dirty() ? 1 : 16))
         return nif_go_dirty(env, "doc_info", nif_doc_info, argc, argv);
     if (!nif_make_term(env, cw_name_bytes(cw_doc_replica(doc)), CW_KEY, true, &name, &unknown))

@@ -45,7 +45,7 @@ static inline const struct nif_lib *nif_lib(ErlNifEnv *env) {
 /* A handle is small, but what it keeps alive is not: an update leaves some kilobytes of nodes that
  * only the old version needs. The VM collects a process's garbage by the bytes it sees, so the
  * handle is padded to bring that into the count. */
-#define NIF_DOC_WEIGHT 2048
+#define NIF_DOC_WEIGHT 512
 
 struct nif_doc {
     struct cw_doc *doc;

@@ -6,7 +6,7 @@
 
 #define STEP 64u                 /* sizes are rounded up to a multiple */
 #define CLASSES 64u              /* up to 4 kB; larger blocks are not cached */
-#define CACHE_BYTES (256u << 10) /* held by one thread at most */
+#define CACHE_BYTES (512u << 10) /* held by one thread at most */
 
 /* In front of each block. Its size keeps what follows aligned for any type. */
 union header {

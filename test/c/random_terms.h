@@ -1,4 +1,5 @@
-/* Random terms that like borders: byte lengths of integers, escapes in strings, odd floats, nesting. */
+/* Random terms that like borders: byte lengths of integers, escapes in strings, odd floats,
+ * nesting. */
 #ifndef CW_TEST_RANDOM_TERMS_H
 #define CW_TEST_RANDOM_TERMS_H
 
@@ -10,14 +11,16 @@ static inline struct term *random_integer(void) {
     size_t n = check_below(check_below(3) ? 4 : sizeof m + 1);
     uint64_t style = check_below(4);
     for (size_t i = 0; i < n; i++)
-        m[i] = style == 0 ? 0xff : style == 1 ? (uint8_t)(i ? 0 : 1 << check_below(8)) : (uint8_t)check_random();
+        m[i] = style == 0   ? 0xff
+               : style == 1 ? (uint8_t)(i ? 0 : 1 << check_below(8))
+                            : (uint8_t)check_random();
     if (n && style < 2 && check_below(2))
         m[n - 1] += (uint8_t)check_below(3) - 1;
     return term_big(check_below(2), m, n);
 }
 
 static inline double random_double(void) {
-    static const double odd[] = {0.0,     -0.0,    1.0,      -1.0,      0.5,       5e-324, -5e-324,
+    static const double odd[] = {0.0,      -0.0,      1.0,     -1.0,     0.5,  5e-324, -5e-324,
                                  2.2e-308, -2.2e-308, 1.7e308, -1.7e308, 1e16, 3.0};
     if (check_below(2))
         return odd[check_below(sizeof odd / sizeof odd[0])];
@@ -40,8 +43,9 @@ static inline struct term *random_binary(void) {
 }
 
 static inline struct term *random_atom(void) {
-    static const char *const chars[] = {"a", "b", "\x01", "\x02", "z", "\xc3\xa9", "\xe2\x82\xac",
-                                        "\xf0\x9f\x8c\x8a", "Elixir.", "nil", "true"};
+    static const char *const chars[] = {"a",       "b",        "\x01",         "\x02",
+                                        "z",       "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x8c\x8a",
+                                        "Elixir.", "nil",      "true"};
     char s[80];
     size_t n = 0;
     for (uint64_t k = check_below(6); k > 0; k--) {

@@ -1,5 +1,5 @@
-/* Terms as a tree in memory: the obvious model beside the two encodings. For tests and fuzz targets;
- * terms live in one pool until terms_reset(). */
+/* Terms as a tree in memory: the obvious model beside the two encodings. For tests and fuzz
+ * targets; terms live in one pool until terms_reset(). */
 #ifndef CW_TEST_TERMS_H
 #define CW_TEST_TERMS_H
 
@@ -205,7 +205,8 @@ static inline struct term *term_of_big(const struct cw_token *tok) {
 
 static inline struct term *term_of_elements(struct cw_reader *r, enum cw_encoding enc,
                                             const struct cw_token *tok) {
-    size_t cap = 4, n = 0, want = enc == CW_KEY ? SIZE_MAX : tok->n * (tok->type == CW_T_MAP ? 2 : 1);
+    size_t cap = 4, n = 0,
+           want = enc == CW_KEY ? SIZE_MAX : tok->n * (tok->type == CW_T_MAP ? 2 : 1);
     struct term *t = term_open(tok->type, cap), *e;
     while (n < want && !r->err && (e = term_read(r, enc))) {
         if (n == cap) {

@@ -170,6 +170,16 @@ static struct letter copy_letter(const struct letter *l) {
     return copy;
 }
 
+/* Tries a letter on whoever has seen what it builds on, as it may be right for most. */
+static void show_all(struct world *w, const struct letter *l) {
+    for (size_t i = 0; i < REPLICAS + KEPT; i++) {
+        const struct cw_doc *doc = i < REPLICAS ? w->docs[i] : w->kept[i - REPLICAS];
+        struct cut have = doc ? doc_cut(doc) : l->from;
+        if (doc && cut_contains(&have, &l->from) && !cut_contains(&have, &l->to))
+            cw_doc_free(world_apply(w, doc, l));
+    }
+}
+
 static void step_join(struct world *w) {
     const struct letter *x = world_any_letter(w), *y = world_any_letter(w);
     struct cw_buf ab, ba;
@@ -182,7 +192,7 @@ static void step_join(struct world *w) {
         CHECK(cw_bytes_eq(cw_buf_slice(&ab, 0), cw_buf_slice(&ba, 0)));
         const struct letter *l = world_post(w, &ab);
         CHECK(cut_equal(&l->from, &from) && cut_equal(&l->to, &to));
-        cw_doc_free(world_apply(w, world_any_old(w), l));
+        show_all(w, l);
     }
     cw_buf_free(&ab);
     cw_buf_free(&ba);
@@ -219,7 +229,7 @@ static void step_associativity(struct world *w) {
     if (post_three(w, &at[0], &at[1], &at[2], &left) &&
         post_three(w, &at[1], &at[2], &at[0], &right)) {
         CHECK(left.n == right.n && memcmp(left.p, right.p, left.n) == 0);
-        cw_doc_free(world_apply(w, world_any_old(w), &left));
+        show_all(w, &left);
     }
     free(left.p);
     free(right.p);
@@ -282,6 +292,14 @@ static bool differs(const struct view *x, const struct view *y, const struct obj
     return false;
 }
 
+/* Whether a counter's value, or anybody's part in it, differs. */
+static bool counts_differ(const struct view *x, const struct view *y, const struct object *o) {
+    bool differ = view_cells(x, o) != view_cells(y, o);
+    for (int r = 0; r < REPLICAS; r++)
+        differ |= view_rights(x, o, r) != view_rights(y, o, r);
+    return differ;
+}
+
 static bool is_listed(const struct cw_changes *ch, const struct object *o, int element) {
     struct cw_buf key;
     struct cw_bytes e = element >= 0 ? term_element(element) : cw_bytes("", 0);
@@ -301,7 +319,7 @@ static void check_listed(const struct cw_changes *ch, const struct view *x, cons
         for (int e = 0; e < 14; e++)
             CHECK(is_listed(ch, o, e) == differs(x, y, o, e));
     } else if (cw_kind_is_counter(o->kind)) {
-        CHECK(is_listed(ch, o, -1) || !differs(x, y, o, -1)); /* receipts may come and go */
+        CHECK(is_listed(ch, o, -1) || !counts_differ(x, y, o)); /* receipts may come and go */
     } else if (o->kind && !cw_kind_is_map(o->kind)) {
         CHECK(is_listed(ch, o, -1) == differs(x, y, o, -1));
     }

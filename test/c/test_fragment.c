@@ -1,4 +1,5 @@
-/* cw_fragment and cw_wire: random fragments of every kind of cell, there and back; what is refused. */
+/* cw_fragment and cw_wire: random fragments of every kind of cell, there and back; what is refused.
+ */
 #include "fragments.h"
 #include "random_terms.h"
 
@@ -149,7 +150,8 @@ static void put_random_entry(struct cw_buf *buf, const struct cw_key_parts *key,
     case CW_VALUES:
         value = new_buf();
         term_put(&value, CW_VALUE, random_term(3));
-        cw_put_value(buf, dot, check_below(2) ? stamps[check_below(5)] : check_random() & CW_HLC_MAX,
+        cw_put_value(buf, dot,
+                     check_below(2) ? stamps[check_below(5)] : check_random() & CW_HLC_MAX,
                      cw_buf_slice(&value, 0));
         cw_buf_free(&value);
         return;
@@ -444,7 +446,8 @@ static void test_no_memory(void) {
 /* The head of an exact fragment of one replica "r" that has written 5 times, from nothing. */
 #define HEAD "\xca\x11\x01\x03\x50r\x00\x00\x05"
 #define F_A "\x10\x50\x61\x00" /* the field "a" */
-#define REFUSED(err, bytes) CHECK(read_copy(cw_bytes(bytes, sizeof bytes - 1), sizeof bytes - 1) == err)
+#define REFUSED(err, bytes)                                                                        \
+    CHECK(read_copy(cw_bytes(bytes, sizeof bytes - 1), sizeof bytes - 1) == err)
 
 static void test_refused_heads(void) {
     REFUSED(CW_OK, HEAD "\x00");
@@ -455,9 +458,9 @@ static void test_refused_heads(void) {
     REFUSED(CW_EMALFORMED, "\xca\x13\x00\x00"); /* a clock */
     REFUSED(CW_EMALFORMED, "\xca\x10\x00\x00");
     REFUSED(CW_EMALFORMED, "\xca\x14\x00\x00");
-    REFUSED(CW_EMALFORMED, "\xca\x11\x01\x03\x50r\x00\x00\x00\x00"); /* no write at all */
+    REFUSED(CW_EMALFORMED, "\xca\x11\x01\x03\x50r\x00\x00\x00\x00");     /* no write at all */
     REFUSED(CW_EMALFORMED, "\xca\x11\x01\x04\x50r\x00\x00\x00\x05\x00"); /* a name and more */
-    REFUSED(CW_EMALFORMED, "\xca\x11\x01\x02\x20\x05\x00\x05\x00"); /* a name of 0 */
+    REFUSED(CW_EMALFORMED, "\xca\x11\x01\x02\x20\x05\x00\x05\x00");      /* a name of 0 */
     REFUSED(CW_EMALFORMED, "\xca\x11\x02\x03\x50r\x00\x03\x50r\x00\x00\x05\x00\x05\x00");
     REFUSED(CW_ERANGE, "\xca\x11\x01\x03\x50r\x00\x80\x80\x80\x80\x80\x80\x80\x80\x40\x00\x00");
     REFUSED(CW_ERANGE, "\xca\x11\x01\x03\x50r\x00\x01\xff\xff\xff\xff\xff\xff\xff\xff\x3f\x00");
@@ -470,7 +473,7 @@ static void test_refused_areas(void) {
     REFUSED(CW_EMALFORMED, HEAD "\x04");
     REFUSED(CW_EMALFORMED, HEAD "\x00\x00");
     REFUSED(CW_OK, HEAD "\x02\x00\x05" F_A "\x40\x00");
-    REFUSED(CW_OK, HEAD "\x01\x00\x05" F_A "\x50\x00\x05\x00"); /* a flag */
+    REFUSED(CW_OK, HEAD "\x01\x00\x05" F_A "\x50\x00\x05\x00");         /* a flag */
     REFUSED(CW_EMALFORMED, HEAD "\x01\x01\x05" F_A "\x50\x00\x05\x00"); /* shares with nothing */
     REFUSED(CW_EMALFORMED, HEAD "\x01\x00\x05" F_A "\x50\x00\x06\x00"); /* the 6th write */
     REFUSED(CW_EMALFORMED, HEAD "\x01\x00\x05" F_A "\x50\x00\x00\x00"); /* the 0th */
@@ -479,15 +482,19 @@ static void test_refused_areas(void) {
     REFUSED(CW_EMALFORMED, HEAD "\x01\x00\x05" F_A "\x50\x01\x05\x00\x05\x00"); /* a dot twice */
     REFUSED(CW_EMALFORMED, HEAD "\x01\x00\x05" F_A "\x50\x01\x05\x00\x04\x00"); /* not ascending */
     /* A counter whose upper bits do not fit beside a mark. */
-    REFUSED(CW_EMALFORMED, HEAD "\x01\x00\x05" F_A "\x50\x00\x85\x80\x80\x80\x80\x80\x80\x80\x80\x01\x00");
-    REFUSED(CW_EMALFORMED, HEAD "\x01\x00\x05" F_A "\x10\x00\x05\x00");      /* a map has no cell */
-    REFUSED(CW_EMALFORMED, HEAD "\x01\x00\x05" F_A "\x60\x00\x05\x00");      /* no such kind */
-    REFUSED(CW_EMALFORMED, HEAD "\x01\x00\x06" F_A "\x50\x00\x00\x05\x00");  /* more than a flag's key */
-    REFUSED(CW_EMALFORMED, HEAD "\x01\x00\x05\x11\x50\x61\x00\x50\x00\x05\x00"); /* the document is no grow-only map */
-    REFUSED(CW_EMALFORMED, HEAD "\x02\x00\x04" F_A "\x00");                  /* half a key */
-    REFUSED(CW_EMALFORMED, HEAD "\x02\x00\x05" F_A "\x50\x02\x05\x00\x00");  /* a key twice */
+    REFUSED(CW_EMALFORMED,
+            HEAD "\x01\x00\x05" F_A "\x50\x00\x85\x80\x80\x80\x80\x80\x80\x80\x80\x01\x00");
+    REFUSED(CW_EMALFORMED, HEAD "\x01\x00\x05" F_A "\x10\x00\x05\x00"); /* a map has no cell */
+    REFUSED(CW_EMALFORMED, HEAD "\x01\x00\x05" F_A "\x60\x00\x05\x00"); /* no such kind */
+    REFUSED(CW_EMALFORMED,
+            HEAD "\x01\x00\x06" F_A "\x50\x00\x00\x05\x00"); /* more than a flag's key */
+    REFUSED(CW_EMALFORMED, HEAD
+            "\x01\x00\x05\x11\x50\x61\x00\x50\x00\x05\x00"); /* the document is no grow-only map */
+    REFUSED(CW_EMALFORMED, HEAD "\x02\x00\x04" F_A "\x00");  /* half a key */
+    REFUSED(CW_EMALFORMED, HEAD "\x02\x00\x05" F_A "\x50\x02\x05\x00\x00"); /* a key twice */
     REFUSED(CW_EMALFORMED, HEAD "\x02\x00\x05" F_A "\x50\x02\x04\x01\x40\x00");
-    REFUSED(CW_EMALFORMED, HEAD "\x02\x00\x05" F_A "\x40\x02\x03\x02\x00\x50\x00"); /* shares more */
+    REFUSED(CW_EMALFORMED,
+            HEAD "\x02\x00\x05" F_A "\x40\x02\x03\x02\x00\x50\x00"); /* shares more */
     REFUSED(CW_OK, HEAD "\x02\x00\x05" F_A "\x40\x02\x04\x01\x50\x00");
 }
 
@@ -495,10 +502,12 @@ static void test_refused_prefixes(void) {
     REFUSED(CW_OK, HEAD "\x03\x00\x00\x00\x00");
     REFUSED(CW_OK, HEAD "\x03\x00\x04" F_A "\x00\x00");
     REFUSED(CW_OK, HEAD "\x03\x00\x05" F_A "\x50\x00\x00");
-    REFUSED(CW_OK, HEAD "\x03\x00\x05" F_A "\x50\x01\x05\x00\x00\x05\x00"); /* the prefix is the key */
+    REFUSED(CW_OK,
+            HEAD "\x03\x00\x05" F_A "\x50\x01\x05\x00\x00\x05\x00"); /* the prefix is the key */
     REFUSED(CW_EMALFORMED, HEAD "\x03\x00\x05" F_A "\x50\x02\x05\x00\x00\x05\x05\x00\x00\x05\x00");
-    REFUSED(CW_EMALFORMED, HEAD "\x03\x00\x03\x10\x50\x61\x00\x00");  /* half a field */
-    REFUSED(CW_EMALFORMED, HEAD "\x03\x00\x05" F_A "\x51\x01\x04\x01\x50\x00\x05\x00"); /* not below */
+    REFUSED(CW_EMALFORMED, HEAD "\x03\x00\x03\x10\x50\x61\x00\x00"); /* half a field */
+    REFUSED(CW_EMALFORMED,
+            HEAD "\x03\x00\x05" F_A "\x51\x01\x04\x01\x50\x00\x05\x00");        /* not below */
     REFUSED(CW_EMALFORMED, HEAD "\x03\x00\x00\x00\x02\x00\x05" F_A "\x50\x00"); /* one in another */
     REFUSED(CW_EMALFORMED, HEAD "\x03\x00\x04" F_A "\x00\x02\x04\x01\x50\x00");
     REFUSED(CW_EMALFORMED, HEAD "\x03\x00\x01\x01\x00\x00"); /* receipts are no object */
@@ -520,9 +529,11 @@ static enum cw_err read_owned(const char *s, size_t n, size_t at) {
 
 #define TALLY_KEY(tag) "\x01\x00\x0d" F_A tag "12345678"
 #define REFUSED_TALLY(err, tag, bytes)                                                             \
-    CHECK(read_owned(HEAD TALLY_KEY(tag) bytes, sizeof(HEAD TALLY_KEY(tag) bytes) - 1,            \
+    CHECK(read_owned(HEAD TALLY_KEY(tag) bytes, sizeof(HEAD TALLY_KEY(tag) bytes) - 1,             \
                      sizeof(HEAD) - 1 + 8) == err)
-#define RECEIPT_KEY "\x01\x00\x0e\x01" "12345678" F_A "\x30"
+#define RECEIPT_KEY                                                                                \
+    "\x01\x00\x0e\x01"                                                                             \
+    "12345678" F_A "\x30"
 #define REFUSED_RECEIPT(err, bytes)                                                                \
     CHECK(read_owned(HEAD RECEIPT_KEY bytes, sizeof(HEAD RECEIPT_KEY bytes) - 1,                   \
                      sizeof(HEAD) - 1 + 4) == err)
@@ -533,7 +544,8 @@ static void test_refused_payloads(void) {
     REFUSED(CW_EMALFORMED, HEAD "\x01\x00\x05" F_A "\x40\x00\x05" STAMP "\x00\x00");
     REFUSED(CW_ETRUNCATED, HEAD "\x01\x00\x05" F_A "\x40\x00\x05" STAMP "\x7f\x00\x00");
     REFUSED(CW_ELIMIT, HEAD "\x01\x00\x05" F_A "\x40\x00\x05" STAMP "\x81\x80\x80\x20\x00");
-    REFUSED(CW_ERANGE, HEAD "\x01\x00\x05" F_A "\x40\x00\x05\x00\x00\x00\x00\x00\x00\x00\x40\x01\x00\x00");
+    REFUSED(CW_ERANGE,
+            HEAD "\x01\x00\x05" F_A "\x40\x00\x05\x00\x00\x00\x00\x00\x00\x00\x40\x01\x00\x00");
     REFUSED_TALLY(CW_OK, "\x30", "\x05\x04\x01\x00\x07\x00\x00");
     REFUSED_TALLY(CW_OK, "\x30", "\x05\x00\x02\x00\x07\x01\x09\x01\x01\x09\x00");
     REFUSED_TALLY(CW_EMALFORMED, "\x30", "\x05\x05\x01\x00\x07\x00\x00"); /* since 0 */
@@ -542,16 +554,29 @@ static void test_refused_payloads(void) {
     REFUSED_TALLY(CW_EMALFORMED, "\x30", "\x05\x00\x02\x01\x07\x00\x07\x00\x00");
     REFUSED_TALLY(CW_EMALFORMED, "\x30", "\x05\x00\x01\x00\x07\x01\x00\x08\x00"); /* removed more */
     REFUSED_TALLY(CW_EMALFORMED, "\x30", "\x05\x00\x01\x00\x07\x01\x01\x01\x00");
-    REFUSED_TALLY(CW_EMALFORMED, "\x30", "\x05\x00\x01\x02" "ABCDEFGH" "\x07\x00\x00");
-    REFUSED_TALLY(CW_OK, "\x31", "\x05\x00\x01\x02" "ABCDEFGH" "\x07\x00\x00");
-    REFUSED_TALLY(CW_EMALFORMED, "\x31", "\x05\x00\x01\x02\x0f\x00\x00\x00\x00\x00\x00\x00\x07\x00\x00");
-    REFUSED_TALLY(CW_EMALFORMED, "\x31", "\x05\x00\x01\x03" "ABCDEFGH" "\x07\x00\x00");
-    REFUSED_TALLY(CW_ERANGE, "\x30", "\x05\x00\x01\x00\x80\x80\x80\x80\x80\x80\x80\x80\x40\x00\x00");
+    REFUSED_TALLY(CW_EMALFORMED, "\x30",
+                  "\x05\x00\x01\x02"
+                  "ABCDEFGH"
+                  "\x07\x00\x00");
+    REFUSED_TALLY(CW_OK, "\x31",
+                  "\x05\x00\x01\x02"
+                  "ABCDEFGH"
+                  "\x07\x00\x00");
+    REFUSED_TALLY(CW_EMALFORMED, "\x31",
+                  "\x05\x00\x01\x02\x0f\x00\x00\x00\x00\x00\x00\x00\x07\x00\x00");
+    REFUSED_TALLY(CW_EMALFORMED, "\x31",
+                  "\x05\x00\x01\x03"
+                  "ABCDEFGH"
+                  "\x07\x00\x00");
+    REFUSED_TALLY(CW_ERANGE, "\x30",
+                  "\x05\x00\x01\x00\x80\x80\x80\x80\x80\x80\x80\x80\x40\x00\x00");
     REFUSED_RECEIPT(CW_OK, "\x00\x05\x05\x01\x00\x07\x00");
     REFUSED_RECEIPT(CW_EMALFORMED, "\x00\x05\x06\x01\x00\x07\x00"); /* of a write not seen */
     REFUSED_RECEIPT(CW_EMALFORMED, "\x00\x05\x00\x01\x00\x07\x00");
-    REFUSED(CW_EMALFORMED, HEAD "\x01\x00\x0e\x01" "12345678" F_A "\x30\x00\x05\x05\x01\x00\x07\x00");
-    REFUSED(CW_EMALFORMED, HEAD "\x02\x00\x0e\x01" "12345678" F_A "\x40\x00"); /* of a register */
+    REFUSED(CW_EMALFORMED, HEAD "\x01\x00\x0e\x01"
+                                "12345678" F_A "\x30\x00\x05\x05\x01\x00\x07\x00");
+    REFUSED(CW_EMALFORMED, HEAD "\x02\x00\x0e\x01"
+                                "12345678" F_A "\x40\x00"); /* of a register */
 }
 
 /* ---- limits ---- */
@@ -589,10 +614,10 @@ static void test_path_limit(void) {
         bool below;
         bool good;
     } cases[] = {
-        {CW_PATH_MAX, CW_FLAG, false, true},  {CW_PATH_MAX + 1, CW_FLAG, false, false},
-        {CW_PATH_MAX, CW_FLAG, true, true},   {CW_PATH_MAX + 1, CW_FLAG, true, false},
-        {CW_PATH_MAX, 0, true, true},         {CW_PATH_MAX + 1, 0, true, false},
-        {CW_PATH_MAX, CW_MAP, true, true},    {1000, CW_MAP, true, false},
+        {CW_PATH_MAX, CW_FLAG, false, true}, {CW_PATH_MAX + 1, CW_FLAG, false, false},
+        {CW_PATH_MAX, CW_FLAG, true, true},  {CW_PATH_MAX + 1, CW_FLAG, true, false},
+        {CW_PATH_MAX, 0, true, true},        {CW_PATH_MAX + 1, 0, true, false},
+        {CW_PATH_MAX, CW_MAP, true, true},   {1000, CW_MAP, true, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct cw_buf key = path_key(cases[i].fields, cases[i].kind);

@@ -178,29 +178,29 @@ static void test_truncations(void) {
 
 static void test_refused(void) {
     REFUSED(CW_KEY, CW_ETRUNCATED, "");
-    REFUSED(CW_KEY, CW_EMALFORMED, "\x00");             /* an end of nothing */
-    REFUSED(CW_KEY, CW_EMALFORMED, "\x04");             /* no such tag */
-    REFUSED(CW_KEY, CW_EMALFORMED, "\x22\x00\x01");     /* leading zero */
-    REFUSED(CW_KEY, CW_EMALFORMED, "\x1e\xff\xfe");     /* the same, negative */
+    REFUSED(CW_KEY, CW_EMALFORMED, "\x00");         /* an end of nothing */
+    REFUSED(CW_KEY, CW_EMALFORMED, "\x04");         /* no such tag */
+    REFUSED(CW_KEY, CW_EMALFORMED, "\x22\x00\x01"); /* leading zero */
+    REFUSED(CW_KEY, CW_EMALFORMED, "\x1e\xff\xfe"); /* the same, negative */
     REFUSED(CW_KEY, CW_EMALFORMED, "\x29\x00\x00\x00\x08\x01\x01\x01\x01\x01\x01\x01\x01");
     REFUSED(CW_KEY, CW_ELIMIT, "\x29\x00\x01\x00\x01");
     REFUSED(CW_KEY, CW_EMALFORMED, "\x30\xff\xf0\x00\x00\x00\x00\x00\x00"); /* infinity */
     REFUSED(CW_KEY, CW_EMALFORMED, "\x30\xff\xf8\x00\x00\x00\x00\x00\x00"); /* not a number */
-    REFUSED(CW_KEY, CW_EMALFORMED, "\x50\x01\x03\x00"); /* no such escape */
+    REFUSED(CW_KEY, CW_EMALFORMED, "\x50\x01\x03\x00");                     /* no such escape */
     REFUSED(CW_KEY, CW_EMALFORMED, "\x50\x61\x01\x00"); /* an escape of nothing */
     REFUSED(CW_KEY, CW_EMALFORMED, "\x40nil\x00");
-    REFUSED(CW_KEY, CW_EMALFORMED, "\x40\xc0\x80\x00"); /* overlong UTF-8 */
-    REFUSED(CW_KEY, CW_EMALFORMED, "\x40\xed\xa0\x80\x00"); /* a surrogate */
+    REFUSED(CW_KEY, CW_EMALFORMED, "\x40\xc0\x80\x00");         /* overlong UTF-8 */
+    REFUSED(CW_KEY, CW_EMALFORMED, "\x40\xed\xa0\x80\x00");     /* a surrogate */
     REFUSED(CW_KEY, CW_EMALFORMED, "\x80\x05\x05\x05\x05\x00"); /* a key twice */
     REFUSED(CW_KEY, CW_EMALFORMED, "\x80\x06\x05\x05\x05\x00"); /* keys out of order */
-    REFUSED(CW_KEY, CW_EMALFORMED, "\x80\x06\x00");     /* no value */
+    REFUSED(CW_KEY, CW_EMALFORMED, "\x80\x06\x00");             /* no value */
     REFUSED(CW_KEY, CW_ETRUNCATED, "\x70\x05");
-    REFUSED(CW_KEY, CW_EMALFORMED, "\x05\x05");         /* two terms */
+    REFUSED(CW_KEY, CW_EMALFORMED, "\x05\x05"); /* two terms */
     REFUSED(CW_VALUE, CW_ETRUNCATED, "");
     REFUSED(CW_VALUE, CW_EMALFORMED, "\x0b");
-    REFUSED(CW_VALUE, CW_EMALFORMED, "\x03\x80\x00");   /* a varint too long */
+    REFUSED(CW_VALUE, CW_EMALFORMED, "\x03\x80\x00"); /* a varint too long */
     REFUSED(CW_VALUE, CW_EMALFORMED, "\x03\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02");
-    REFUSED(CW_VALUE, CW_EMALFORMED, "\x04\x01\x01");   /* small */
+    REFUSED(CW_VALUE, CW_EMALFORMED, "\x04\x01\x01");                             /* small */
     REFUSED(CW_VALUE, CW_EMALFORMED, "\x10\x08\x80\x00\x00\x00\x00\x00\x00\x00"); /* INT64_MIN */
     REFUSED(CW_VALUE, CW_EMALFORMED, "\x04\x00");
     REFUSED(CW_VALUE, CW_ELIMIT, "\x04\x81\x80\x04");

@@ -84,11 +84,12 @@ static enum cw_order model_compare(const struct model *a, const struct model *b)
 
 /* Counters at the borders of what 1, 2, 4 and 8 bytes hold. */
 static uint64_t random_counter(void) {
-    static const uint64_t borders[] = {1,          2,          0xfe,           0xff,
-                                       0x100,      0xfffe,     0xffff,         0x10000,
-                                       0xffffffff, 0x100000000, 0xfffffffffffff, CW_COUNTER_MAX};
-    return check_below(2) ? borders[check_below(sizeof borders / sizeof borders[0])]
-                          : 1 + (check_random() & CW_COUNTER_MAX >> check_below(62)) % CW_COUNTER_MAX;
+    static const uint64_t borders[] = {
+        1,      2,       0xfe,       0xff,        0x100,           0xfffe,
+        0xffff, 0x10000, 0xffffffff, 0x100000000, 0xfffffffffffff, CW_COUNTER_MAX};
+    return check_below(2)
+               ? borders[check_below(sizeof borders / sizeof borders[0])]
+               : 1 + (check_random() & CW_COUNTER_MAX >> check_below(62)) % CW_COUNTER_MAX;
 }
 
 static uint64_t small_counter(void) {
@@ -147,7 +148,8 @@ static void laws(const struct model *ma, const struct model *mb, const struct mo
     CHECK(cw_vv_compare(a, b) == model_compare(ma, mb));
     enum cw_order up = cw_vv_compare(a, ab);
     CHECK(up == CW_BEFORE || up == CW_EQUAL);
-    CHECK((up == CW_EQUAL) == (model_compare(mb, ma) == CW_EQUAL || model_compare(mb, ma) == CW_BEFORE));
+    CHECK((up == CW_EQUAL) ==
+          (model_compare(mb, ma) == CW_EQUAL || model_compare(mb, ma) == CW_BEFORE));
     bool disjoint = true;
     for (size_t i = 0; i < REPLICAS; i++)
         disjoint &= !ma->at[i] || !mb->at[i];
@@ -268,7 +270,8 @@ static void test_clocks(void) {
 
 /* Each pair of widths, with equal and with different sets of names. */
 static void test_clock_widths(void) {
-    static const uint64_t tops[] = {0xff, 0x100, 0xffff, 0x10000, 0xffffffff, 0x100000000, CW_COUNTER_MAX};
+    static const uint64_t tops[] = {0xff,       0x100,       0xffff,        0x10000,
+                                    0xffffffff, 0x100000000, CW_COUNTER_MAX};
     size_t n = sizeof tops / sizeof tops[0];
     for (size_t i = 0; i < n * n; i++)
         for (size_t extra = 0; extra < 2; extra++) {
@@ -338,10 +341,10 @@ static void test_clock_refused(void) {
     REFUSED(CW_EMALFORMED, "\xca\x13\x00\x02");
     REFUSED(CW_EMALFORMED, "\xca\x13\x00\x03");
     REFUSED(CW_OK, "\xca\x13\x01\x01\x07\x03\x50\x61\x00");
-    REFUSED(CW_EMALFORMED, "\xca\x13\x01\x01\x00\x03\x50\x61\x00");         /* counter 0 */
-    REFUSED(CW_EMALFORMED, "\xca\x13\x01\x02\x07\x00\x03\x50\x61\x00");     /* too wide */
-    REFUSED(CW_EMALFORMED, "\xca\x13\x01\x01\x07\x01\x05\x00\x00");         /* a name of nil */
-    REFUSED(CW_EMALFORMED, "\xca\x13\x01\x01\x07\x03\x50\x61\x00\x00");     /* more follows */
+    REFUSED(CW_EMALFORMED, "\xca\x13\x01\x01\x00\x03\x50\x61\x00");     /* counter 0 */
+    REFUSED(CW_EMALFORMED, "\xca\x13\x01\x02\x07\x00\x03\x50\x61\x00"); /* too wide */
+    REFUSED(CW_EMALFORMED, "\xca\x13\x01\x01\x07\x01\x05\x00\x00");     /* a name of nil */
+    REFUSED(CW_EMALFORMED, "\xca\x13\x01\x01\x07\x03\x50\x61\x00\x00"); /* more follows */
     REFUSED(CW_EMALFORMED, "\xca\x13\x02\x01\x07\x07\x03\x50\x61\x00\x03\x50\x61\x00");
     REFUSED(CW_ERANGE, "\xca\x13\x01\x08\x00\x00\x00\x00\x00\x00\x00\x40\x03\x50\x61\x00");
     REFUSED(CW_ETRUNCATED, "\xca\x13\xff\xff\xff\xff\x0f\x01\x07\x03\x50\x61\x00");

@@ -1,5 +1,5 @@
-/* What the fuzz targets share. Each is a function of its input alone, frees all it takes, and aborts
- * on what must not be (CHECK). */
+/* What the fuzz targets share. Each is a function of its input alone, frees all it takes, and
+ * aborts on what must not be (CHECK). */
 #ifndef CW_FUZZ_H
 #define CW_FUZZ_H
 

@@ -1,5 +1,5 @@
-/* cw_fragment and cw_doc_apply: a fragment that is accepted is canonical, and a document that it was
- * applied to is sound, whatever lies the fragment tells. */
+/* cw_fragment and cw_doc_apply: a fragment that is accepted is canonical, and a document that it
+ * was applied to is sound, whatever lies the fragment tells. */
 #include "../../c_src/core/cw_changes.h"
 #include "fuzz.h"
 #include "fuzz_small.h"

@@ -1,0 +1,198 @@
+/* Writes the first inputs of each corpus: `seeds test/fuzz/corpus`. Nothing random: the same files
+ * every time. `make fuzz-keep` adds what fuzzing finds. */
+#include <sys/stat.h>
+
+#include "../../c_src/core/cw_clock.h"
+#include "../c/terms.h"
+#include "fuzz_small.h"
+
+static const char *root;
+
+static void save(const char *corpus, const char *name, struct cw_bytes s) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", root, corpus);
+    mkdir(path, 0777);
+    snprintf(path, sizeof path, "%s/%s/%s", root, corpus, name);
+    FILE *f = fopen(path, "wb");
+    CHECK(f && fwrite(s.p, 1, s.n, f) == s.n && fclose(f) == 0);
+}
+
+/* Two inputs in one (fuzz_split). */
+static void save_two(const char *corpus, const char *name, struct cw_bytes a, struct cw_bytes b) {
+    struct cw_buf buf = fuzz_buf();
+    cw_buf_byte(&buf, (uint8_t)a.n);
+    cw_buf_byte(&buf, (uint8_t)(a.n >> 8));
+    cw_buf_bytes(&buf, a);
+    cw_buf_bytes(&buf, b);
+    save(corpus, name, cw_buf_slice(&buf, 0));
+    cw_buf_free(&buf);
+}
+
+/* ---- terms ---- */
+
+static struct term *sample(void) {
+    struct term *t = term_open(CW_T_LIST, 0), *map = term_open(CW_T_MAP, 8);
+    static const uint8_t big[] = {0x80, 0, 0, 0, 0, 0, 0, 0, 1};
+    struct term *all[] = {
+        term_new(CW_T_NIL),
+        term_new(CW_T_FALSE),
+        term_new(CW_T_TRUE),
+        term_int(0),
+        term_int(-256),
+        term_int(INT64_MAX),
+        term_int(INT64_MIN),
+        term_big(false, big, 9),
+        term_big(true, big, 9),
+        term_float(-0.0),
+        term_float(1.5),
+        term_string(CW_T_ATOM, "\xc3\xa9\0", 3),
+        map,
+        term_open(CW_T_TUPLE, 0),
+        term_string(CW_T_BINARY, "a\0\1\2\xff", 5),
+    };
+    t->at = terms_alloc(sizeof all);
+    memcpy(t->at, all, sizeof all);
+    t->count = sizeof all / sizeof all[0];
+    for (size_t i = 0; i < map->count; i++)
+        map->at[i] = all[i];
+    term_tidy_map(map);
+    return t;
+}
+
+static void seed_terms(void) {
+    struct term *t = sample();
+    for (int enc = CW_KEY; enc <= CW_VALUE; enc++) {
+        struct cw_buf buf = fuzz_buf();
+        cw_buf_byte(&buf, (uint8_t)enc);
+        for (size_t i = 0; i < t->count; i++)
+            term_put(&buf, (enum cw_encoding)enc, t->at[i]);
+        term_put(&buf, (enum cw_encoding)enc, t);
+        save("term", enc == CW_KEY ? "key" : "value", cw_buf_slice(&buf, 0));
+        cw_buf_free(&buf);
+    }
+    terms_reset();
+}
+
+/* ---- clocks ---- */
+
+static struct cw_buf clock_of(const char *letters, uint64_t counter) {
+    struct cw_vv *vv = cw_vv_new(&check_mem, 0), *next;
+    for (size_t i = 0; letters[i]; i++) {
+        uint8_t bytes[3] = {0x50, (uint8_t)letters[i], 0};
+        struct cw_name *name = cw_name_new(&check_mem, cw_bytes(bytes, 3));
+        CHECK_OK(cw_vv_raise(vv, name, counter + i, &next));
+        cw_name_release(name);
+        cw_vv_release(vv);
+        vv = next;
+    }
+    struct cw_buf buf = fuzz_buf();
+    cw_clock_put(&buf, vv);
+    cw_vv_release(vv);
+    return buf;
+}
+
+static void seed_clocks(void) {
+    static const struct {
+        const char *name, *a, *b;
+        uint64_t ca, cb;
+    } rows[] = {{"same_names", "abc", "abc", 7, 5},
+                {"widths", "abc", "abc", 7, 70000},
+                {"other_names", "abd", "acd", 254, UINT64_C(1) << 40},
+                {"empty", "", "a", 1, 1}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct cw_buf a = clock_of(rows[i].a, rows[i].ca), b = clock_of(rows[i].b, rows[i].cb);
+        save_two("clock", rows[i].name, cw_buf_slice(&a, 0), cw_buf_slice(&b, 0));
+        cw_buf_free(&a);
+        cw_buf_free(&b);
+    }
+}
+
+/* ---- fragments ---- */
+
+static struct cw_buf state_of(const struct cw_doc *doc) {
+    struct cw_buf buf = fuzz_buf();
+    CHECK_OK(cw_doc_encode(doc, &buf));
+    return buf;
+}
+
+static struct cw_buf delta_of(const struct cw_doc *old, const struct cw_doc *doc, bool net) {
+    struct cw_buf buf = fuzz_buf();
+    struct cw_vv *clock;
+    CHECK_OK(cw_doc_clock(old, &clock));
+    if (net)
+        CHECK_OK(cw_doc_delta_between(old, doc, SIZE_MAX, &buf));
+    else
+        CHECK_OK(cw_doc_delta(doc, clock, SIZE_MAX, &buf));
+    cw_vv_release(clock);
+    return buf;
+}
+
+static struct cw_doc *edited(const struct cw_doc *doc, const char *name,
+                             const struct small_row *rows, size_t n) {
+    struct cw_doc *to, *next;
+    uint8_t bytes[3] = {0x50, (uint8_t)name[0], 0};
+    CHECK_OK(cw_doc_fork(doc, cw_bytes(bytes, 3), &to));
+    for (size_t i = 0; i < n; i++) {
+        next = small_op(to, rows[i].verb, rows[i].kind, rows[i].path, rows[i].arg, rows[i].amount);
+        if (!next)
+            continue;
+        cw_doc_free(to);
+        to = next;
+    }
+    return to;
+}
+
+static void seed_fragments(void) {
+    struct cw_doc *base = small_doc(), *merged;
+    struct cw_doc *x = edited(base, "m", small_removals, 9), *y = edited(base, "n", small_rows, 9);
+    CHECK_OK(cw_doc_merge(x, y, SIZE_MAX, &merged));
+    struct cw_buf all[] = {state_of(base),
+                           state_of(x),
+                           state_of(merged),
+                           delta_of(base, x, false),
+                           delta_of(base, y, false),
+                           delta_of(base, x, true),
+                           delta_of(base, merged, true),
+                           delta_of(x, merged, false)};
+    static const char *const names[] = {"base",  "removed", "merged",  "delta_removed",
+                                        "delta", "net",     "net_all", "after_merge"};
+    const size_t n = sizeof all / sizeof all[0];
+    for (size_t i = 0; i < n; i++)
+        save("fragment", names[i], cw_buf_slice(&all[i], 0));
+    for (size_t i = 0; i + 1 < n; i++)
+        save_two("fragment_join", names[i], cw_buf_slice(&all[i], 0), cw_buf_slice(&all[i + 1], 0));
+    save_two("fragment_join", "net_and_exact", cw_buf_slice(&all[3], 0), cw_buf_slice(&all[6], 0));
+    for (size_t i = 0; i < n; i++)
+        cw_buf_free(&all[i]);
+    cw_doc_free(base);
+    cw_doc_free(merged);
+    cw_doc_free(x);
+    cw_doc_free(y);
+}
+
+/* ---- operations: bytes that look random ---- */
+
+static void seed_ops(void) {
+    uint8_t s[1200];
+    uint32_t x = 1;
+    for (int k = 0; k < 4; k++) {
+        char name[16];
+        for (size_t i = 0; i < sizeof s; i++) {
+            x = x * 1664525 + 1013904223;
+            s[i] = (uint8_t)(x >> 24);
+        }
+        snprintf(name, sizeof name, "bytes_%d", k);
+        save("ops", name, cw_bytes(s, sizeof s >> k));
+    }
+}
+
+int main(int argc, char **argv) {
+    root = argc > 1 ? argv[1] : "test/fuzz/corpus";
+    mkdir(root, 0777);
+    seed_terms();
+    seed_clocks();
+    seed_fragments();
+    seed_ops();
+    CHECK(check_mem_live() == 0);
+    return 0;
+}
