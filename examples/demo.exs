@@ -19,41 +19,106 @@ defmodule Demo do
   @pairs [{"paris", "tokyo"}, {"tokyo", "lima"}, {"lima", "paris"}]
 
   @turns 12
-  @edits 750
+  # Of each replica in each turn.
+  @edits 1500
   @batch 25
-  @load_batch 100
-  @deadline 60_000
+  @records_an_edit 100
+  @deadline 120_000
 
   def run do
     seed = seed()
-    title("Causeway: three replicas, one data set, links that fail")
+    line([:bright, "Causeway: three replicas, one data set, links that fail"])
     line("seed #{seed}; DEMO_SEED=#{seed} makes the same edits and cuts the same links again")
-
-    replicas = for name <- @names, do: {name, start(Replica, name)}
-    links = for {a, b} <- @pairs, do: {{a, b}, connect(replicas, a, b)}
-    world = %{replicas: replicas, links: links, records: nil, operations: 0}
-
-    world |> load() |> edit_apart() |> collide() |> conclude()
+    world() |> load() |> edit_apart() |> collide() |> conclude()
   end
 
+  # All that is random is drawn in this process.
   defp seed do
-    seed = String.to_integer(System.get_env("DEMO_SEED") || "#{:rand.uniform(999_999)}")
-    :rand.seed(:exsss, seed)
-    seed
+    given = System.get_env("DEMO_SEED") || "#{:rand.uniform(999_999)}"
+
+    case Integer.parse(given) do
+      {seed, ""} -> :rand.seed(:exsss, seed) && seed
+      _ -> fail("DEMO_SEED must be an integer, not #{inspect(given)}")
+    end
   end
 
-  defp start(module, argument) do
-    {:ok, pid} = module.start_link(argument)
+  # ---- the world: replicas, and a link between any two ----
+
+  defp world do
+    replicas = for name <- @names, do: {name, start(Replica, [name])}
+
+    links =
+      for {a, b} <- @pairs,
+          do: connect(List.keyfind(replicas, a, 0), List.keyfind(replicas, b, 0))
+
+    %{replicas: replicas, links: links, records: nil, operations: 0}
+  end
+
+  defp start(module, arguments) do
+    {:ok, pid} = apply(module, :start_link, arguments)
     pid
   end
 
-  defp connect(replicas, a, b) do
-    [{_, a_pid}, {_, b_pid}] = ends = for name <- [a, b], do: List.keyfind(replicas, name, 0)
-    {:ok, link} = apply(Link, :start_link, ends)
+  defp connect({a, a_pid}, {b, b_pid}) do
+    link = start(Link, [{a, a_pid}, {b, b_pid}])
     Replica.connect(a_pid, b, b_pid, link)
     Replica.connect(b_pid, a, a_pid, link)
     link
   end
+
+  defp cut(world), do: Enum.each(world.links, &Link.cut/1)
+  defp heal(world), do: Enum.each(world.links, &Link.heal/1)
+
+  defp docs(world), do: for({name, pid} <- world.replicas, do: {name, Replica.doc(pid)})
+
+  # What the replicas have merged since this was last asked.
+  defp take_merges(world) do
+    for {name, pid} <- world.replicas,
+        merge <- Replica.take_merges(pid),
+        do: Map.put(merge, :to, name)
+  end
+
+  defp await_edits(names \\ @names)
+  defp await_edits([]), do: :ok
+
+  defp await_edits(names) do
+    receive do
+      {:edited, name} -> await_edits(List.delete(names, name))
+    after
+      @deadline -> fail("#{Enum.join(names, " and ")} did not finish editing")
+    end
+  end
+
+  # Until all have seen the same.
+  defp settle(world, deadline \\ now() + @deadline) do
+    [{first, doc} | others] = docs(world)
+    behind = Enum.find(others, fn {_, other} -> Doc.clock(other) != Doc.clock(doc) end)
+
+    if behind && now() > deadline do
+      {name, other} = behind
+      line("after #{div(@deadline, 1000)} s, the replicas have still not seen the same")
+      differ(first, doc, name, other)
+    end
+
+    if behind do
+      for {_, pid} <- world.replicas, do: Replica.sync(pid)
+      Process.sleep(10)
+      settle(world, deadline)
+    else
+      :ok
+    end
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
+
+  # Messages and bytes carried, and messages lost, by all links together.
+  defp traffic(world) do
+    world.links
+    |> Enum.map(&Map.delete(Link.stats(&1), :up?))
+    |> Enum.reduce(&Map.merge(&1, &2, fn _, a, b -> a + b end))
+  end
+
+  defp since(later, before), do: Map.merge(later, before, fn _, a, b -> a - b end)
 
   # ---- 1. each loads a third ----
 
@@ -64,48 +129,31 @@ defmodule Demo do
     clear_progress()
     line("#{number(length(records))} #{what}; read in #{time(micros)}")
 
-    Enum.each(world.links, fn {_, link} -> Link.cut(link) end)
+    cut(world)
     records = Enum.shuffle(records)
-    third = ceil(length(records) / length(@names))
+    edits = Enum.map(records, &Edits.load/1)
+    operations = edits |> Enum.map(fn {:in, _name, :map, ops} -> length(ops) end) |> Enum.sum()
 
-    loaded =
-      Enum.zip_with(world.replicas, Enum.chunk_every(records, third), fn {name, pid}, own ->
-        ops = Enum.map(own, &Edits.load/1)
-        Replica.edit(pid, for(batch <- Enum.chunk_every(ops, @load_batch), do: [batch]))
-        {name, pid, length(own), count(ops)}
-      end)
+    {micros, :ok} = :timer.tc(fn -> load_thirds(world, edits) end)
+    for {name, doc} <- docs(world), do: show_doc(name, doc)
+    line("#{number(operations)} operations in #{time(micros)}, the three at the same time")
 
-    {micros, :ok} = :timer.tc(fn -> await_edits(@names) end)
-
-    for {name, pid, n, operations} <- loaded,
-        do: show_loaded(name, Replica.doc(pid), n, operations)
-
-    operations = loaded |> Enum.map(&elem(&1, 3)) |> Enum.sum()
-    line("#{number(operations)} operations in #{time(micros)}, all three at the same time")
-
-    title("   They meet: each asks for what it lacks")
-    heal_and_settle(world)
+    title("   They meet: each asks the others for what it lacks")
+    heal(world)
+    settle(world)
     show_merges(world)
-    show_state(world)
+    for {name, doc} <- docs(world), do: show_doc(name, doc)
     %{world | records: List.to_tuple(records), operations: operations}
   end
 
-  # Operations in an edit, counting those inside an :in.
-  defp count(ops) when is_list(ops), do: ops |> Enum.map(&count/1) |> Enum.sum()
-  defp count({:in, _path, _kind, ops}), do: count(ops)
-  defp count(_op), do: 1
+  defp load_thirds(world, edits) do
+    thirds = Enum.chunk_every(edits, ceil(length(edits) / length(@names)))
 
-  defp show_loaded(replica, doc, records, operations) do
-    line([
-      name(replica, 7),
-      right(number(records), 7),
-      " records, ",
-      right(number(operations), 8),
-      " operations, ",
-      right(number(Doc.info(doc).cells), 8),
-      " cells  ",
-      dim(hash(Doc.hash(doc)))
-    ])
+    for {{_name, pid}, third} <- Enum.zip(world.replicas, thirds) do
+      Replica.load(pid, Enum.chunk_every(third, @records_an_edit))
+    end
+
+    await_edits()
   end
 
   # ---- 2. all edit, links come and go ----
@@ -114,14 +162,24 @@ defmodule Demo do
     title("2. All edit at the same time, and links are cut and healed at random")
 
     line(
-      dim("turn  " <> Enum.map_join(@pairs, &label/1) <> "     edits   sent as deltas    lost")
+      dim("turn  " <> Enum.map_join(@pairs, &label/1) <> "     edits    deltas carried    lost")
     )
 
-    before = network(world)
-    {micros, _} = :timer.tc(fn -> Enum.each(1..@turns, &turn(world, &1)) end)
-
+    before = traffic(world)
+    {micros, _} = :timer.tc(fn -> for n <- 1..@turns, do: turn(world, n) end)
     edits = @turns * @edits * length(@names)
-    show_traffic(world, before, network(world), edits, micros)
+    line("#{number(edits)} edits in #{time(micros)}, syncing included")
+
+    title("   All links heal")
+    expected = merge_here(world)
+    {micros, :ok} = :timer.tc(fn -> heal(world) && settle(world) end)
+    line("caught up by deltas in #{time(micros)}")
+    must_equal(world, expected)
+
+    show_summary(take_merges(world))
+    carried = since(traffic(world), before)
+    state = byte_size(Doc.encode(expected))
+    line("carried for all of this: #{bytes(carried.bytes)}; one full state is #{bytes(state)}")
     %{world | operations: world.operations + edits}
   end
 
@@ -129,171 +187,144 @@ defmodule Demo do
 
   defp turn(world, n) do
     progress("turn #{n} of #{@turns} ...")
-    flip(world.links)
-    before = network(world)
+    Enum.each(world.links, &cut_or_heal/1)
+    before = traffic(world)
     for {name, pid} <- world.replicas, do: Replica.edit(pid, random_batches(world.records, name))
-    await_edits(@names)
-    diff = since(before, network(world))
+    await_edits()
+    carried = since(traffic(world), before)
     clear_progress()
-
-    line([
-      right("#{n}", 4),
-      "  ",
-      for({_, link} <- world.links, do: link_state(link)),
-      right(number(@edits * length(@names)), 10),
-      right(bytes(diff.bytes), 17),
-      right(number(diff.lost), 8)
-    ])
+    show_turn(n, world, carried)
   end
+
+  defp cut_or_heal(link), do: if(:rand.uniform(2) == 1, do: Link.cut(link), else: Link.heal(link))
 
   defp random_batches(records, name) do
     records |> Edits.random(name, @edits) |> Enum.chunk_every(@batch)
   end
 
-  # Each link is up in about half of the turns.
-  defp flip(links) do
-    for {_, link} <- links,
-        do: if(:rand.uniform(2) == 1, do: Link.cut(link), else: Link.heal(link))
-  end
-
-  defp link_state(link) do
-    if Link.stats(link).up?, do: good("up           "), else: bad("cut          ")
-  end
-
-  defp show_traffic(world, before, later, edits, micros) do
-    diff = since(before, later)
-
-    full =
-      world |> docs() |> Enum.map(fn {_, doc} -> byte_size(Doc.encode(doc)) end) |> Enum.max()
-
-    merges = merges(world)
-    times = merges |> Enum.map(& &1.micros) |> Enum.sort()
-
-    line("#{number(edits)} edits, with all that follows from them, in #{time(micros)}")
-
-    line(
-      "#{number(diff.messages)} messages carried, #{bytes(diff.bytes)}; one full state is #{bytes(full)}"
-    )
-
-    if times != [] do
-      line(
-        "#{number(length(times))} merges of deltas: half of them under #{time(middle(times))}, " <>
-          "the longest #{time(List.last(times))}"
-      )
-    end
-  end
-
-  defp middle(sorted), do: Enum.at(sorted, div(length(sorted), 2))
-
-  # ---- 3. edits that meet head-on ----
-
-  # What each replica does while all links are cut, and what must come of it.
-  defp collide(world) do
-    title("3. Cut off from each other, they edit the same four records")
-    [counted, put, tagged, nested] = Enum.map(1..4, &"demo-#{&1}")
-    [paris, tokyo, lima] = Enum.map(world.replicas, &elem(&1, 1))
-
-    heal_and_settle(world)
-
-    edit(paris, [
-      {:increment, [counted, "votes"], 40},
-      {:put, [counted, "version"], "1.0"},
-      {:put, [put, "maintainer"], "nobody"},
-      {:add, [tagged, "tags"], "role::program"},
-      {:put, [nested, "about", "homepage"], "http://example.org"},
-      {:put, [nested, "about", "summary"], "an example"}
-    ])
-
-    heal_and_settle(world)
-    merges(world)
-    Enum.each(world.links, fn {_, link} -> Link.cut(link) end)
-
-    edit(paris, [{:delete, [counted]}, {:put, [put, "maintainer"], "paris"}])
-    edit(paris, [{:remove, [tagged, "tags"], "role::program"}, {:delete, [nested, "about"]}])
-    edit(tokyo, [{:increment, [counted, "votes"], 3}, {:add, [tagged, "tags"], "role::program"}])
-    edit(lima, [{:put, [put, "maintainer"], "lima"}])
-    edit(lima, [{:put, [nested, "about", "homepage"], "http://example.com"}])
-
-    expected = merged_by_hand(world)
-    title("4. All links heal, and everyone asks for what it lacks")
-    heal_and_settle(world)
-    show_merges(world)
-    must(world, expected)
-
-    title("   What became of the four records")
-    doc = Replica.doc(lima)
-
-    [
-      {"paris deleted a package that had 40 votes; tokyo added 3", [counted], %{"votes" => 3}},
-      {"paris and lima each put a maintainer; the later one stays", [put],
-       %{"maintainer" => "lima"}},
-      {"paris removed a tag, and tokyo added it anew", [tagged],
-       %{"tags" => MapSet.new(["role::program"])}},
-      {"paris deleted a nested map, and lima put one field of it", [nested],
-       %{"about" => %{"homepage" => "http://example.com"}}}
-    ]
-    |> Enum.each(&show_collision(doc, &1))
-
-    world
-  end
-
-  defp edit(replica, ops) do
-    Replica.edit(replica, [[ops]])
-    receive do: ({:edited, _} -> :ok)
-    # So that "the later one" is later by the clock on the wall.
-    Process.sleep(2)
-  end
-
-  defp show_collision(doc, {what, path, expected}) do
-    found = Doc.get(doc, path)
-    ok? = found == expected
-    line([if(ok?, do: good("ok  "), else: bad("BAD ")), what, "\n      now ", inspect(found)])
-    unless ok?, do: fail("#{inspect(path)} should be #{inspect(expected)}")
-  end
-
-  # The three documents merged where nothing can be lost, to compare with.
-  defp merged_by_hand(world) do
-    [a, b, c] = Enum.map(docs(world), &elem(&1, 1))
+  # The three documents merged right here, to compare with what the replicas come to by deltas.
+  defp merge_here(world) do
+    [a, b, c] = for {_, doc} <- docs(world), do: doc
     {micros, merged} = :timer.tc(fn -> a |> Doc.merge(b) |> Doc.merge(c) end)
-    line(["merge/2 of the three, here and now, takes ", time(micros)])
+    line("to compare with: merge/2 of the three documents as they are now, in #{time(micros)}")
     merged
   end
 
-  defp must(world, expected) do
+  defp must_equal(world, expected) do
     for {name, doc} <- docs(world), Doc.hash(doc) != Doc.hash(expected) do
-      differ("#{name}, by deltas", doc, "the three merged by merge/2", expected)
+      differ("what #{name} has by deltas", doc, "what merge/2 makes", expected)
     end
   end
 
-  # ---- 5. the result ----
+  # ---- 3. edits that meet head-on ----
+
+  @collisions [
+    %{
+      record: "demo-1",
+      what: "paris deletes a record that has 40 votes; tokyo adds 3",
+      before: [{"lima", {:increment, ["votes"], 40}}, {"paris", {:put, ["version"], "1.0"}}],
+      edits: [{"paris", {:delete, []}}, {"tokyo", {:increment, ["votes"], 3}}],
+      result: %{"votes" => 3}
+    },
+    %{
+      record: "demo-2",
+      what: "paris puts a maintainer, and a little later lima does",
+      before: [{"tokyo", {:put, ["maintainer"], "nobody"}}],
+      edits: [
+        {"paris", {:put, ["maintainer"], "paris"}},
+        {"lima", {:put, ["maintainer"], "lima"}}
+      ],
+      result: %{"maintainer" => "lima"}
+    },
+    %{
+      record: "demo-3",
+      what: "paris removes a tag; tokyo adds it anew",
+      before: [{"paris", {:add, ["tags"], "role::program"}}],
+      edits: [
+        {"paris", {:remove, ["tags"], "role::program"}},
+        {"tokyo", {:add, ["tags"], "role::program"}}
+      ],
+      result: %{"tags" => MapSet.new(["role::program"])}
+    },
+    %{
+      record: "demo-4",
+      what: "paris deletes a nested map; lima puts one of its fields",
+      before: [{"paris", {:put, ["about", "text"], "hi"}}, {"lima", {:put, ["about", "size"], 1}}],
+      edits: [{"paris", {:delete, ["about"]}}, {"lima", {:put, ["about", "size"], 2}}],
+      result: %{"about" => %{"size" => 2}}
+    }
+  ]
+
+  defp collide(world) do
+    title("3. Cut off from each other, they edit the same records")
+    edit_each(world, :before)
+    settle(world)
+    take_merges(world)
+
+    cut(world)
+
+    for %{record: record, what: what} <- @collisions,
+        do: line([String.pad_trailing(record, 8), what])
+
+    edit_each(world, :edits)
+
+    title("   All links heal, and everyone asks for what it lacks")
+    heal(world)
+    settle(world)
+    show_merges(world)
+
+    title("   What became of the records")
+    for {_, doc} <- docs(world), collision <- @collisions, do: must_hold(doc, collision)
+    for %{record: record, result: result} <- @collisions, do: show_result(record, result)
+    world
+  end
+
+  # What the collisions say under `key`: replica by replica, each with one edit.
+  defp edit_each(world, key) do
+    for {name, pid} <- world.replicas do
+      ops =
+        for c <- @collisions, {^name, op} <- c[key], do: put_elem(op, 1, [c.record | elem(op, 1)])
+
+      Replica.edit(pid, [[ops]])
+      await_edits([name])
+      # So that "a little later" is later by the clock on the wall.
+      Process.sleep(2)
+    end
+  end
+
+  defp must_hold(doc, %{record: record, result: expected}) do
+    found = Doc.get(doc, [record])
+    if found != expected, do: fail("#{record} is #{inspect(found)}, not #{inspect(expected)}")
+  end
+
+  # ---- 4. the result ----
 
   defp conclude(world) do
-    title("5. The three root hashes")
-    [{first, doc} | others] = docs = docs(world)
-    states = for {name, doc} <- docs, do: {name, Doc.encode(doc)}
-    for {name, doc} <- docs, do: line([name(name, 7), hash(Doc.hash(doc))])
+    title("4. The three root hashes")
+    [{first, doc} | others] = docs(world)
+    for {name, doc} <- docs(world), do: line([name(name, 7), hash(Doc.hash(doc))])
 
     for {name, other} <- others,
         Doc.hash(other) != Doc.hash(doc),
         do: differ(first, doc, name, other)
 
-    case states |> Enum.map(&elem(&1, 1)) |> Enum.uniq() do
-      [state] -> agreed(world, doc, state)
+    case for({_, doc} <- docs(world), uniq: true, do: Doc.encode(doc)) do
+      [state] -> agree(world, doc, byte_size(state))
       _ -> fail("the hashes are equal, but the encoded states are not")
     end
   end
 
-  defp agreed(world, doc, state) do
-    total = network(world)
-
+  defp agree(world, doc, state) do
+    total = traffic(world)
+    info = Doc.info(doc)
     line()
     line("operations           #{number(world.operations)}")
 
     line(
-      "full state           #{bytes(byte_size(state))} for #{number(Doc.info(doc).cells)} cells"
+      "full state           #{bytes(state)}, #{number(info.cells)} cells, #{bytes(info.bytes)} of memory"
     )
 
-    line("carried over links   #{bytes(total.bytes)} in #{number(total.messages)} messages")
+    line("carried over links   #{bytes(total.bytes)}, the first meeting included")
     line("lost on cut links    #{number(total.lost)} messages")
     line()
     line(good("All three replicas are equal, byte for byte."))
@@ -303,10 +334,13 @@ defmodule Demo do
 
   defp differ(a_name, a, b_name, b) do
     changes = Doc.diff(a, b, atoms: :create)
-    line(bad("\n#{a_name} and #{b_name} differ in #{number(length(changes))} places:"))
 
-    for {path, kind, in_a, in_b} <- Enum.take(changes, 20) do
-      line("  #{inspect(path)} (#{kind}): #{inspect(in_a)} here, #{inspect(in_b)} there")
+    line(
+      bad("\n#{a_name} (left) and #{b_name} (right) differ at #{number(length(changes))} paths:")
+    )
+
+    for {path, kind, left, right} <- Enum.take(changes, 20) do
+      line("  #{inspect(path)}, #{kind}: #{inspect(left)} | #{inspect(right)}")
     end
 
     fail("the replicas are not equal")
@@ -317,76 +351,54 @@ defmodule Demo do
     exit({:shutdown, 1})
   end
 
-  # ---- the world ----
+  # ---- showing ----
 
-  defp docs(world), do: for({name, pid} <- world.replicas, do: {name, Replica.doc(pid)})
-
-  defp merges(world) do
-    for {name, pid} <- world.replicas,
-        merge <- Replica.take_merges(pid),
-        do: Map.put(merge, :to, name)
+  defp show_doc(name, doc) do
+    line([name(name, 7), right(number(Doc.info(doc).cells), 8), " cells  ", hash(Doc.hash(doc))])
   end
 
-  defp await_edits([]), do: :ok
-
-  defp await_edits(waiting) do
-    receive do
-      {:edited, name} -> await_edits(List.delete(waiting, name))
-    after
-      @deadline -> fail("#{Enum.join(waiting, " and ")} did not finish editing")
-    end
+  defp show_turn(n, world, carried) do
+    line([
+      right("#{n}", 4),
+      "  ",
+      for(
+        link <- world.links,
+        do: if(Link.stats(link).up?, do: good("up           "), else: bad("cut          "))
+      ),
+      right(number(@edits * length(@names)), 10),
+      right(bytes(carried.bytes), 18),
+      right(number(carried.lost), 8)
+    ])
   end
-
-  defp heal_and_settle(world) do
-    Enum.each(world.links, fn {_, link} -> Link.heal(link) end)
-    settle(world, System.monotonic_time(:millisecond) + @deadline)
-  end
-
-  # Until all have seen the same.
-  defp settle(world, deadline) do
-    clocks = for {_, doc} <- docs(world), uniq: true, do: Doc.clock(doc)
-
-    cond do
-      length(clocks) == 1 ->
-        :ok
-
-      System.monotonic_time(:millisecond) > deadline ->
-        fail("the replicas did not hear from each other in time")
-
-      true ->
-        for {_, pid} <- world.replicas, do: Replica.sync(pid)
-        Process.sleep(10)
-        settle(world, deadline)
-    end
-  end
-
-  defp network(world) do
-    world.links
-    |> Enum.map(fn {_, link} -> link |> Link.stats() |> Map.delete(:up?) end)
-    |> Enum.reduce(fn a, b -> Map.merge(a, b, fn _, x, y -> x + y end) end)
-  end
-
-  defp since(before, later), do: Map.merge(later, before, fn _, x, y -> x - y end)
 
   defp show_merges(world) do
-    for merge <- merges(world) do
+    for merge <- take_merges(world) do
       line([
         name(merge.to, 7),
         "from ",
         name(merge.from, 7),
         right(bytes(merge.bytes), 10),
         "  merged in ",
-        right(time(merge.micros), 8)
+        right(time(merge.micros), 9)
       ])
     end
   end
 
-  defp show_state(world) do
-    [{_, doc} | _] = docs(world)
-    state = byte_size(Doc.encode(doc))
-    cells = number(Doc.info(doc).cells)
-    line("all three: #{cells} cells, full state #{bytes(state)}, #{hash(Doc.hash(doc))}")
+  defp show_summary(merges) do
+    for {name, merges} <- Enum.group_by(merges, & &1.to) do
+      micros = merges |> Enum.map(& &1.micros) |> Enum.sort()
+      sent = merges |> Enum.map(& &1.bytes) |> Enum.sum()
+
+      line([
+        name(name, 7),
+        "merged #{right(number(length(merges)), 5)} deltas, #{right(bytes(sent), 8)}, in ",
+        "#{time(Enum.sum(micros))}; median #{time(Enum.at(micros, div(length(micros), 2)))}, ",
+        "longest #{time(List.last(micros))}"
+      ])
+    end
   end
+
+  defp show_result(record, result), do: line([good("ok  "), record, "  ", inspect(result)])
 end
 
 Demo.run()

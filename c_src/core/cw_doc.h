@@ -90,7 +90,9 @@ enum cw_err cw_doc_update(const struct cw_doc *doc, const struct cw_op *ops, siz
 
 /* ---- merging ---- */
 
-/* Everything either has seen, for the replica of `a`. `budget` as in cw_tree_diff. */
+/* Everything either has seen, for the replica of `a`. `budget` as in cw_tree_diff. CW_EDUPLICATE when
+ * the two show that a replica name was used twice at once: one dot with two contents, or content that
+ * is new to who has seen all of its writes. */
 enum cw_err cw_doc_merge(const struct cw_doc *a, const struct cw_doc *b, size_t budget,
                          struct cw_doc **out);
 

@@ -148,6 +148,8 @@ static void filter_retired(struct cw_forest *forest, struct cw_tree *tree, uint6
     while (*at) {
         struct cw_retired *list = *at;
         uint32_t kept = 0;
+        for (uint32_t i = 0; i < list->n; i++) /* they have not been looked at for a while */
+            __builtin_prefetch((const void *)(list->at[i] & ~BOX_BIT), 1);
         for (uint32_t i = 0; i < list->n; i++) {
             if (retired_birth(list->at[i]) > after)
                 free_retired(forest, list->at[i]);

@@ -69,6 +69,7 @@ static struct cw_context context_of(const struct cw_vv *vv) {
 /* The edits go to the larger tree, and none when one side already is the result. */
 static enum cw_err merge_trees(const struct cw_doc *a, const struct cw_doc *b, struct cw_vv *va,
                                struct cw_vv *vb, size_t budget, struct cw_doc **out) {
+    enum cw_order order = cw_vv_compare(va, vb);
     bool swap = cw_tree_count(a->tree) < cw_tree_count(b->tree);
     struct cw_tree *x = swap ? b->tree : a->tree, *y = swap ? a->tree : b->tree, *tree = NULL;
     struct cw_joiner j;
@@ -76,6 +77,9 @@ static enum cw_err merge_trees(const struct cw_doc *a, const struct cw_doc *b, s
     j.apart = cw_vv_disjoint(va, vb);
     j.touch_y = swap;
     enum cw_err err = cw_tree_diff(x, y, budget, join_diff, &j);
+    bool new_to_a = swap ? j.differs_y > 0 : j.n > 0, new_to_b = swap ? j.n > 0 : j.differs_y > 0;
+    if (!err && ((order == CW_AFTER && new_to_a) || (order == CW_BEFORE && new_to_b)))
+        err = CW_EDUPLICATE; /* who has seen all cannot learn from who has not */
     if (!err && j.n && j.differs_y)
         err = cw_tree_apply(x, j.edits, j.n, &tree);
     else if (!err)
@@ -247,7 +251,10 @@ static void touch_areas(struct graft *g) {
 
 static enum cw_err graft_fragment(struct graft *g, struct cw_vv *have, struct cw_doc **out) {
     struct cw_tree *tree;
+    enum cw_order order = cw_vv_compare(g->f->to, have);
     enum cw_err err = join_areas(g);
+    if (!err && g->j.n && (order == CW_BEFORE || order == CW_EQUAL))
+        err = CW_EDUPLICATE; /* nothing in it is news */
     if (err)
         return err;
     touch_areas(g);

@@ -1,4 +1,5 @@
 /* The NIF library: its state, its life, its table of calls. */
+#include <stdatomic.h>
 #include <string.h>
 
 #include "../core/cw_tree.h"
@@ -11,16 +12,19 @@
 
 /* ---- documents as resources ---- */
 
-/* The type and the reaper outlive an upgrade in whichever library took them over; destructors run
- * with no environment of the caller's, so this is where they find them. */
-static struct nif_lib *current;
+/* What all loads of this library share. An upgrade from the same file is a second load of the one
+ * library, and its data: the old load ends while the new one is at work. Only the last one to end
+ * may stop what is here and the allocator. */
+static atomic_flag loading = ATOMIC_FLAG_INIT; /* held by a load that begins or ends */
+static unsigned loads;
+static struct nif_reaper *reaper;
 
 static void doc_destroy(ErlNifEnv *env, void *obj) {
     struct nif_doc *handle = obj;
     (void)env;
     struct cw_forest *rest = cw_doc_free_some(handle->doc, RELEASE_NODES);
     if (rest)
-        nif_reaper_give(current->reaper, rest);
+        nif_reaper_give(reaper, rest);
 }
 
 bool nif_get_doc(ErlNifEnv *env, ERL_NIF_TERM term, const struct cw_doc **doc) {
@@ -91,17 +95,26 @@ static void fill_atoms(ErlNifEnv *env, struct nif_atoms *atoms) {
     atoms->a_false = enif_make_atom(env, "false");
 }
 
-static struct nif_lib *lib_new(ErlNifEnv *env, ErlNifResourceFlags flags) {
-    struct nif_lib *lib = enif_alloc(sizeof *lib);
-    if (!lib)
-        return NULL;
-    memset(lib, 0, sizeof *lib);
-    fill_atoms(env, &lib->atoms);
-    lib->doc_type = enif_open_resource_type(env, NULL, "causeway_doc", doc_destroy, flags, NULL);
-    if (lib->doc_type)
-        return lib;
-    enif_free(lib);
-    return NULL;
+static bool begin(void) {
+    while (atomic_flag_test_and_set(&loading))
+        ;
+    if (!reaper)
+        reaper = nif_reaper_start();
+    loads += reaper != NULL;
+    bool ok = reaper != NULL;
+    atomic_flag_clear(&loading);
+    return ok;
+}
+
+static void end(void) {
+    while (atomic_flag_test_and_set(&loading))
+        ;
+    if (--loads == 0) {
+        nif_reaper_stop(reaper);
+        reaper = NULL;
+        nif_mem_stop();
+    }
+    atomic_flag_clear(&loading);
 }
 
 /* The argument of load and upgrade is the secret of the tree's shape, which trees keep for life. */
@@ -114,17 +127,16 @@ static bool set_secret(ErlNifEnv *env, ERL_NIF_TERM info) {
 }
 
 static int load(ErlNifEnv *env, void **priv, ERL_NIF_TERM info) {
-    if (!set_secret(env, info))
-        return 1;
-    struct nif_lib *lib = lib_new(env, ERL_NIF_RT_CREATE | ERL_NIF_RT_TAKEOVER);
+    ErlNifResourceFlags flags = ERL_NIF_RT_CREATE | ERL_NIF_RT_TAKEOVER;
+    struct nif_lib *lib = set_secret(env, info) ? enif_alloc(sizeof *lib) : NULL;
     if (!lib)
-        return 2;
-    lib->reaper = nif_reaper_start();
-    if (!lib->reaper) {
+        return 1;
+    fill_atoms(env, &lib->atoms);
+    lib->doc_type = enif_open_resource_type(env, NULL, "causeway_doc", doc_destroy, flags, NULL);
+    if (!lib->doc_type || !begin()) {
         enif_free(lib);
-        return 3;
+        return 2;
     }
-    current = lib;
     *priv = lib;
     return 0;
 }
@@ -136,13 +148,9 @@ static int upgrade(ErlNifEnv *env, void **priv, void **old_priv, ERL_NIF_TERM in
 }
 
 static void unload(ErlNifEnv *env, void *priv) {
-    struct nif_lib *lib = priv;
     (void)env;
-    nif_reaper_stop(lib->reaper);
-    if (current == lib)
-        current = NULL;
-    enif_free(lib);
-    nif_mem_stop();
+    enif_free(priv);
+    end();
 }
 
 static ErlNifFunc calls[] = {

@@ -2,7 +2,11 @@
 
 #include "../core/cw_clock.h"
 #include "../core/cw_hlc.h"
+#include "../core/cw_sort.h"
 #include "nif_term.h"
+
+/* Entries of a list that are read on a normal scheduler. */
+#define ENTRIES 1000
 
 static bool get_bytes(ErlNifEnv *env, ERL_NIF_TERM term, struct cw_bytes *s) {
     ErlNifBinary bin;
@@ -16,9 +20,10 @@ ERL_NIF_TERM nif_clock_merge(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]
     struct cw_bytes a, b;
     struct cw_buf out;
     uint8_t space[4096];
-    (void)argc;
     if (!get_bytes(env, argv[0], &a) || !get_bytes(env, argv[1], &b))
         return enif_make_badarg(env);
+    if (a.n + b.n > nif_bytes())
+        return nif_go_dirty(env, "clock_merge", nif_clock_merge, argc, argv);
     cw_buf_init(&out, &nif_mem, space, sizeof space);
     enum cw_err err = cw_clock_merge(&nif_mem, a, b, &out);
     ERL_NIF_TERM term = err ? nif_error(env, err) : nif_make_binary(env, cw_buf_slice(&out, 0));
@@ -34,79 +39,132 @@ ERL_NIF_TERM nif_clock_compare(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv
                                   [CW_CONCURRENT] = a->a_concurrent};
     struct cw_bytes x, y;
     enum cw_order order;
-    (void)argc;
     if (!get_bytes(env, argv[0], &x) || !get_bytes(env, argv[1], &y))
         return enif_make_badarg(env);
+    if (x.n + y.n > nif_bytes())
+        return nif_go_dirty(env, "clock_compare", nif_clock_compare, argc, argv);
     enum cw_err err = cw_clock_compare(&nif_mem, x, y, &order);
     return err ? nif_error(env, err) : names[order];
 }
 
 /* [{Replica, Counter}], by replica id. */
+static enum cw_err make_entries(struct nif_read *read, const struct cw_vv *vv, ERL_NIF_TERM *list) {
+    enum cw_err err = CW_OK;
+    *list = enif_make_list(read->env, 0);
+    for (uint32_t i = vv->n; i-- > 0 && !err;) {
+        ERL_NIF_TERM name, counter = enif_make_uint64(read->env, vv->at[i].counter);
+        err = nif_make_term(read, cw_name_bytes(vv->at[i].name), CW_KEY, &name);
+        if (!err)
+            *list =
+                enif_make_list_cell(read->env, enif_make_tuple2(read->env, name, counter), *list);
+    }
+    return err;
+}
+
 ERL_NIF_TERM nif_clock_to_list(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    struct nif_read read = nif_read(env, ATOM(env, nil));
     struct cw_bytes s;
     struct cw_vv *vv;
-    (void)argc;
+    ERL_NIF_TERM list;
     if (!get_bytes(env, argv[0], &s))
         return enif_make_badarg(env);
+    if (s.n > nif_bytes())
+        return nif_go_dirty(env, "clock_to_list", nif_clock_to_list, argc, argv);
     enum cw_err err = cw_clock_read(&nif_mem, s, &vv);
     if (err)
         return nif_error(env, err);
-    ERL_NIF_TERM list = enif_make_list(env, 0), name, unknown;
-    for (uint32_t i = vv->n; i-- > 0;) {
-        if (!nif_make_term(env, cw_name_bytes(vv->at[i].name), CW_KEY, false, &name, &unknown)) {
-            cw_vv_release(vv);
-            return nif_error_atom(env, ATOM(env, unknown_atom), unknown);
-        }
-        ERL_NIF_TERM pair = enif_make_tuple2(env, name, enif_make_uint64(env, vv->at[i].counter));
-        list = enif_make_list_cell(env, pair, list);
-    }
+    err = make_entries(&read, vv, &list);
     cw_vv_release(vv);
-    return list;
+    return !err                   ? list
+           : err == CW_EMALFORMED ? nif_error_atom(env, ATOM(env, unknown_atom), read.unknown)
+                                  : nif_error(env, err);
 }
 
-static enum cw_err raise_one(ErlNifEnv *env, ERL_NIF_TERM pair, struct cw_vv **vv) {
+/* ---- from a list ---- */
+
+static enum cw_err get_entry(ErlNifEnv *env, ERL_NIF_TERM pair, struct cw_vv_entry *entry) {
     int n;
     const ERL_NIF_TERM *at;
     ErlNifUInt64 counter;
     struct cw_buf buf;
-    struct cw_vv *to;
     uint8_t space[256];
     if (!enif_get_tuple(env, pair, &n, &at) || n != 2 || !enif_get_uint64(env, at[1], &counter) ||
-        counter > UINT64_MAX >> 2)
+        counter > CW_COUNTER_MAX)
         return CW_EMALFORMED;
     cw_buf_init(&buf, &nif_mem, space, sizeof space);
     enum cw_err err = nif_put_name(env, &buf, at[0]);
     struct cw_name *name = err ? NULL : cw_name_new(&nif_mem, cw_buf_slice(&buf, 0));
-    if (!err)
-        err = name ? cw_vv_raise(*vv, name, counter, &to) : CW_ENOMEM;
-    cw_name_release(name);
     cw_buf_free(&buf);
-    if (err)
-        return err;
-    cw_vv_release(*vv);
-    *vv = to;
+    if (!name)
+        return err == CW_ELIMIT ? CW_EMALFORMED : err ? err : CW_ENOMEM;
+    *entry = (struct cw_vv_entry){name->id, counter, name};
     return CW_OK;
 }
 
-ERL_NIF_TERM nif_clock_from_list(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
-    struct cw_vv *vv = cw_vv_new(&nif_mem, 0);
-    ERL_NIF_TERM list = argv[0], pair = list;
+/* By id; of one replica the greatest counter first. */
+static int cmp_entries(const void *ctx, const void *x, const void *y) {
+    const struct cw_vv_entry *a = x, *b = y;
+    (void)ctx;
+    int c = (a->id > b->id) - (a->id < b->id);
+    return c ? c : (a->counter < b->counter) - (a->counter > b->counter);
+}
+
+/* Sorts, and drops zeros and what is there twice. */
+static enum cw_err tidy(struct cw_vv *vv) {
+    enum cw_err err = CW_OK;
+    uint32_t kept = 0;
+    cw_sort(vv->at, vv->n, sizeof vv->at[0], cmp_entries, NULL);
+    for (uint32_t i = 0; i < vv->n; i++) {
+        struct cw_vv_entry e = vv->at[i];
+        const struct cw_vv_entry *last = kept ? &vv->at[kept - 1] : NULL;
+        bool again = last && last->id == e.id;
+        if (again && !cw_bytes_eq(cw_name_bytes(last->name), cw_name_bytes(e.name)))
+            err = CW_EREPLICA;
+        if (again || e.counter == 0)
+            cw_name_release(e.name);
+        else
+            vv->at[kept++] = e;
+    }
+    vv->n = kept;
+    return err;
+}
+
+/* CW_EMALFORMED: `bad` is no entry. */
+static enum cw_err get_clock(ErlNifEnv *env, ERL_NIF_TERM list, unsigned n, struct cw_vv **out,
+                             ERL_NIF_TERM *bad) {
+    struct cw_vv *vv = cw_vv_new(&nif_mem, n);
     enum cw_err err = vv ? CW_OK : CW_ENOMEM;
-    (void)argc;
-    while (!err && enif_get_list_cell(env, list, &pair, &list))
-        err = raise_one(env, pair, &vv);
-    if (!err && !enif_is_empty_list(env, list))
-        err = CW_EMALFORMED;
+    while (!err && enif_get_list_cell(env, list, bad, &list)) {
+        err = get_entry(env, *bad, &vv->at[vv->n]);
+        vv->n += !err;
+    }
+    if (!err)
+        err = tidy(vv);
+    if (err)
+        cw_vv_release(vv);
+    else
+        *out = vv;
+    return err;
+}
+
+ERL_NIF_TERM nif_clock_from_list(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    struct cw_vv *vv;
+    ERL_NIF_TERM bad;
+    unsigned n;
+    if (!enif_get_list_length(env, argv[0], &n) || n > CW_REPLICAS_MAX)
+        return enif_make_badarg(env);
+    if (n > ENTRIES && !nif_is_dirty())
+        return nif_go_dirty(env, "clock_from_list", nif_clock_from_list, argc, argv);
+    enum cw_err err = get_clock(env, argv[0], n, &vv, &bad);
+    if (err)
+        return err == CW_EMALFORMED ? nif_error_atom(env, ATOM(env, bad_entry), bad)
+                                    : nif_error(env, err);
     struct cw_buf out;
     uint8_t space[512];
     cw_buf_init(&out, &nif_mem, space, sizeof space);
-    if (!err)
-        cw_clock_put(&out, vv);
-    if (!err)
-        err = out.err;
-    ERL_NIF_TERM term = err == CW_EMALFORMED ? nif_error_atom(env, ATOM(env, bad_term), pair)
-                        : err                ? nif_error(env, err)
-                                             : nif_make_binary(env, cw_buf_slice(&out, 0));
+    cw_clock_put(&out, vv);
+    ERL_NIF_TERM term =
+        out.err ? nif_error(env, out.err) : nif_make_binary(env, cw_buf_slice(&out, 0));
     cw_buf_free(&out);
     cw_vv_release(vv);
     return term;

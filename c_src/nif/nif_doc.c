@@ -27,10 +27,9 @@ static ERL_NIF_TERM buffer_or_error(ErlNifEnv *env, enum cw_err err, struct cw_b
     return term;
 }
 
-static ERL_NIF_TERM unknown_atom(ErlNifEnv *env, ERL_NIF_TERM name) {
-    if (name == ATOM(env, nil))
-        return nif_error(env, CW_ENOMEM);
-    return nif_error_atom(env, ATOM(env, unknown_atom), name);
+static ERL_NIF_TERM read_error(ErlNifEnv *env, enum cw_err err, const struct nif_read *read) {
+    return err == CW_EMALFORMED ? nif_error_atom(env, ATOM(env, unknown_atom), read->unknown)
+                                : nif_error(env, err);
 }
 
 static bool get_bytes(ErlNifEnv *env, ERL_NIF_TERM term, struct cw_bytes *s) {
@@ -43,7 +42,13 @@ static bool get_bytes(ErlNifEnv *env, ERL_NIF_TERM term, struct cw_bytes *s) {
 
 static ERL_NIF_TERM bad_term(ErlNifEnv *env, enum cw_err err, ERL_NIF_TERM bad) {
     return err == CW_EMALFORMED ? nif_error_atom(env, ATOM(env, bad_term), bad)
+           : err == CW_EPATH    ? nif_error_atom(env, ATOM(env, bad_path), bad)
                                 : nif_error_with(env, err, bad);
+}
+
+static ERL_NIF_TERM bad_replica(ErlNifEnv *env, enum cw_err err, ERL_NIF_TERM name) {
+    return err == CW_ENOMEM ? nif_error(env, err)
+                            : nif_error_atom(env, ATOM(env, bad_replica), name);
 }
 
 /* ---- life ---- */
@@ -57,7 +62,7 @@ ERL_NIF_TERM nif_doc_new(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     struct cw_doc *doc = err ? NULL : cw_doc_new(&nif_mem, cw_buf_slice(&name, 0));
     cw_buf_free(&name);
     if (err)
-        return bad_term(env, err, argv[0]);
+        return bad_replica(env, err, argv[0]);
     return doc_or_error(env, doc ? CW_OK : CW_ENOMEM, doc);
 }
 
@@ -73,7 +78,7 @@ ERL_NIF_TERM nif_doc_fork(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     enum cw_err bad = nif_put_name(env, &name, argv[1]);
     enum cw_err err = bad ? bad : cw_doc_fork(doc, cw_buf_slice(&name, 0), &fork);
     cw_buf_free(&name);
-    return bad ? bad_term(env, bad, argv[1]) : doc_or_error(env, err, fork);
+    return bad ? bad_replica(env, bad, argv[1]) : doc_or_error(env, err, fork);
 }
 
 /* ---- changing ---- */
@@ -104,18 +109,21 @@ static ERL_NIF_TERM update_error(ErlNifEnv *env, enum cw_err err, const struct c
 
 /* What could not be read as an operation. */
 static ERL_NIF_TERM ops_error(ErlNifEnv *env, enum cw_err err, const struct nif_ops *ops) {
-    if (err == CW_EOP || err == CW_EPATH)
+    switch (err) {
+    case CW_EOP:
         return nif_error_atom(env, ATOM(env, bad_op), ops->bad);
-    return bad_term(env, err, ops->bad);
+    case CW_EREPLICA:
+        return nif_error_atom(env, ATOM(env, bad_replica), ops->bad);
+    default:
+        return bad_term(env, err, ops->bad);
+    }
 }
 
-/* A removal may be of all there is, the rest is a microsecond an operation. */
+/* A removal may be of all there is. */
 static bool is_large_update(const struct cw_doc *doc, const struct nif_ops *ops) {
-    if (ops->n > nif_cells() / 4)
-        return true;
     for (size_t i = 0; i < ops->n; i++)
         if (ops->ops[i].verb == CW_DELETE || ops->ops[i].verb == CW_RESET)
-            return cw_doc_count(doc) > nif_cells();
+            return !nif_is_dirty() && cw_doc_count(doc) > NIF_OPS;
     return false;
 }
 
@@ -176,8 +184,8 @@ static bool find(ErlNifEnv *env, const struct cw_doc *doc, ERL_NIF_TERM path, en
     cw_arena_init(&f->arena, &nif_mem, f->space, sizeof f->space);
     cw_buf_init(&f->key, &nif_mem, f->key_space, sizeof f->key_space);
     enum cw_err err = nif_get_path(env, &f->arena, path, &fields, &bad);
-    if (err) {
-        *term = bad_term(env, err, bad);
+    if (err) { /* what is too large for a field is in no document */
+        *term = err == CW_ELIMIT ? ATOM(env, absent) : bad_term(env, err, bad);
         return false;
     }
     if (cw_doc_find(doc, fields.fields, fields.n, want, &f->key, &f->kind))
@@ -191,19 +199,23 @@ static void found_close(struct found *f) {
     cw_arena_free(&f->arena);
 }
 
-static ERL_NIF_TERM get(ErlNifEnv *env, const struct cw_doc *doc, const struct found *f,
-                        bool new_atoms) {
-    ERL_NIF_TERM term, unknown;
-    if (!nif_make_object(env, doc, cw_buf_slice(&f->key, 0), f->kind, new_atoms, &term, &unknown))
-        return unknown_atom(env, unknown);
-    return term;
-}
-
 /* Whether reading the object is too much for a normal scheduler. */
 static bool is_large(const struct cw_doc *doc, const struct found *f) {
     struct cw_bytes object = cw_buf_slice(&f->key, 0);
-    return !nif_is_dirty() && f->kind != CW_REGISTER &&
-           cw_doc_count(doc) > NIF_CELLS && cw_doc_cells(doc, object) > NIF_CELLS;
+    return !nif_is_dirty() && f->kind != CW_REGISTER && cw_doc_count(doc) > NIF_CELLS &&
+           cw_doc_cells(doc, object) > NIF_CELLS;
+}
+
+/* CW_EBUDGET when it is. */
+static enum cw_err get(ErlNifEnv *env, const struct cw_doc *doc, const struct found *f,
+                       ERL_NIF_TERM new_atoms, ERL_NIF_TERM *term) {
+    struct nif_read read = nif_read(env, new_atoms);
+    if (is_large(doc, f))
+        return CW_EBUDGET;
+    enum cw_err err = nif_make_object(&read, doc, cw_buf_slice(&f->key, 0), f->kind, term);
+    if (err)
+        *term = read_error(env, err, &read);
+    return err;
 }
 
 ERL_NIF_TERM nif_doc_get(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
@@ -213,14 +225,26 @@ ERL_NIF_TERM nif_doc_get(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     enum cw_kind want = nif_get_kind(env, argv[2]);
     if (!nif_get_doc(env, argv[0], &doc) || (!want && argv[2] != ATOM(env, nil)))
         return enif_make_badarg(env);
-    if (find(env, doc, argv[1], want, &f, &term)) {
-        if (is_large(doc, &f))
-            term = nif_go_dirty(env, "doc_get", nif_doc_get, argc, argv);
-        else
-            term = get(env, doc, &f, argv[3] == ATOM(env, true));
-    }
+    if (find(env, doc, argv[1], want, &f, &term) && get(env, doc, &f, argv[3], &term) == CW_EBUDGET)
+        term = nif_go_dirty(env, "doc_get", nif_doc_get, argc, argv);
     found_close(&f);
     return term;
+}
+
+/* What is too large for an element is in no set. */
+static ERL_NIF_TERM member(ErlNifEnv *env, const struct cw_doc *doc, const struct found *f,
+                           ERL_NIF_TERM term) {
+    struct cw_buf elem;
+    uint8_t space[256];
+    cw_buf_init(&elem, &nif_mem, space, sizeof space);
+    struct nif_put put = {env, &elem, CW_KEY, CW_KEY_MAX, term};
+    enum cw_err err = nif_put_term(&put, term);
+    bool has =
+        !err && cw_doc_has_element(doc, cw_buf_slice(&f->key, 0), f->kind, cw_buf_slice(&elem, 0));
+    cw_buf_free(&elem);
+    if (err && err != CW_EBUDGET && err != CW_ELIMIT)
+        return bad_term(env, err, put.bad);
+    return has ? ATOM(env, true) : ATOM(env, false);
 }
 
 ERL_NIF_TERM nif_doc_member(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
@@ -230,20 +254,8 @@ ERL_NIF_TERM nif_doc_member(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     (void)argc;
     if (!nif_get_doc(env, argv[0], &doc))
         return enif_make_badarg(env);
-    if (find(env, doc, argv[1], CW_KIND_NONE, &f, &term)) {
-        struct cw_buf elem;
-        uint8_t space[256];
-        cw_buf_init(&elem, &nif_mem, space, sizeof space);
-        struct nif_put put = {env, &elem, CW_KEY, SIZE_MAX, argv[2]};
-        enum cw_err err = nif_put_term(&put, argv[2]);
-        if (err)
-            term = bad_term(env, err, put.bad);
-        else
-            term = cw_doc_has_element(doc, cw_buf_slice(&f.key, 0), f.kind, cw_buf_slice(&elem, 0))
-                       ? ATOM(env, true)
-                       : ATOM(env, false);
-        cw_buf_free(&elem);
-    }
+    if (find(env, doc, argv[1], CW_KIND_NONE, &f, &term))
+        term = member(env, doc, &f, argv[2]);
     found_close(&f);
     return term;
 }
@@ -252,11 +264,14 @@ ERL_NIF_TERM nif_doc_rights(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     const struct cw_doc *doc;
     struct found f;
     ERL_NIF_TERM term;
-    (void)argc;
     if (!nif_get_doc(env, argv[0], &doc))
         return enif_make_badarg(env);
     if (find(env, doc, argv[1], CW_COUNTER_BOUNDED, &f, &term)) {
         uint64_t here, elsewhere;
+        if (is_large(doc, &f)) {
+            found_close(&f);
+            return nif_go_dirty(env, "doc_rights", nif_doc_rights, argc, argv);
+        }
         enum cw_err err = cw_doc_rights(doc, cw_buf_slice(&f.key, 0), &here, &elsewhere);
         term = err ? nif_error(env, err)
                    : enif_make_tuple2(env, enif_make_uint64(env, here),
@@ -269,83 +284,111 @@ ERL_NIF_TERM nif_doc_rights(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 /* ---- what changed ---- */
 
 struct diff {
-    ErlNifEnv *env;
+    struct nif_read read;
     const struct cw_doc *a;
     const struct cw_doc *b;
-    bool new_atoms;
     ERL_NIF_TERM list;
-    ERL_NIF_TERM unknown;
 };
 
 /* An object on one side, or `absent`. */
-static bool one_side(struct diff *d, const struct cw_doc *doc, const struct cw_change *c,
-                     ERL_NIF_TERM *term) {
-    *term = ATOM(d->env, absent);
-    return cw_doc_cells(doc, c->object) == 0 ||
-           nif_make_object(d->env, doc, c->object, c->kind, d->new_atoms, term, &d->unknown);
+static enum cw_err one_side(struct diff *d, const struct cw_doc *doc, const struct cw_change *c,
+                            ERL_NIF_TERM *term) {
+    *term = ATOM(d->read.env, absent);
+    return cw_doc_cells(doc, c->object) == 0
+               ? CW_OK
+               : nif_make_object(&d->read, doc, c->object, c->kind, term);
 }
 
 /* Elements of a set, `c` and those after it up to `end`, that only `in` has. */
-static bool only_in(struct diff *d, const struct cw_doc *in, const struct cw_doc *out,
-                    const struct cw_change *c, const struct cw_change *end, ERL_NIF_TERM *list) {
-    *list = enif_make_list(d->env, 0);
-    while (end-- > c) {
+static enum cw_err only_in(struct diff *d, const struct cw_doc *in, const struct cw_doc *out,
+                           const struct cw_change *c, const struct cw_change *end,
+                           ERL_NIF_TERM *list) {
+    enum cw_err err = CW_OK;
+    *list = enif_make_list(d->read.env, 0);
+    while (!err && end-- > c) {
         ERL_NIF_TERM term;
         if (!cw_doc_has_element(in, end->object, end->kind, end->element) ||
             cw_doc_has_element(out, end->object, end->kind, end->element))
             continue;
-        if (!nif_make_term(d->env, end->element, CW_KEY, d->new_atoms, &term, &d->unknown))
-            return false;
-        *list = enif_make_list_cell(d->env, term, *list);
+        err = nif_make_term(&d->read, end->element, CW_KEY, &term);
+        if (!err)
+            *list = enif_make_list_cell(d->read.env, term, *list);
     }
-    return true;
+    return err;
 }
 
-static bool add_change(struct diff *d, const struct cw_change *c, ERL_NIF_TERM old,
-                       ERL_NIF_TERM new) {
+static enum cw_err add_change(struct diff *d, const struct cw_change *c, ERL_NIF_TERM old,
+                              ERL_NIF_TERM new) {
+    ErlNifEnv *env = d->read.env;
     ERL_NIF_TERM path;
     if (enif_is_identical(old, new))
-        return true;
-    if (!nif_make_path(d->env, c->object, d->new_atoms, &path, &d->unknown))
-        return false;
-    ERL_NIF_TERM change = enif_make_tuple4(d->env, path, nif_make_kind(d->env, c->kind), old, new);
-    d->list = enif_make_list_cell(d->env, change, d->list);
-    return true;
+        return CW_OK;
+    enum cw_err err = nif_make_path(&d->read, c->object, &path);
+    if (err)
+        return err;
+    ERL_NIF_TERM change = enif_make_tuple4(env, path, nif_make_kind(env, c->kind), old, new);
+    d->list = enif_make_list_cell(env, change, d->list);
+    return CW_OK;
 }
 
 /* From the last change to the first, so that the list comes out in order. */
-static bool add_changes(struct diff *d, const struct cw_changes *ch) {
-    for (const struct cw_change *end = ch->at + ch->n, *c; end > ch->at; end = c) {
+static enum cw_err add_changes(struct diff *d, const struct cw_changes *ch) {
+    enum cw_err err = CW_OK;
+    for (const struct cw_change *end = ch->at + ch->n, *c; !err && end > ch->at; end = c) {
         ERL_NIF_TERM old, new;
         c = end - 1;
         while (c > ch->at && cw_bytes_eq(c[-1].object, c->object))
             c--;
-        bool ok = cw_kind_is_set(c->kind)
-                      ? only_in(d, d->a, d->b, c, end, &old) && only_in(d, d->b, d->a, c, end, &new)
-                      : one_side(d, d->a, c, &old) && one_side(d, d->b, c, &new);
-        if (!ok || !add_change(d, c, old, new))
-            return false;
+        bool set = cw_kind_is_set(c->kind);
+        err = set ? only_in(d, d->a, d->b, c, end, &old) : one_side(d, d->a, c, &old);
+        if (!err)
+            err = set ? only_in(d, d->b, d->a, c, end, &new) : one_side(d, d->b, c, &new);
+        if (!err)
+            err = add_change(d, c, old, new);
     }
-    return true;
+    return err;
 }
 
 ERL_NIF_TERM nif_doc_diff(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
-    struct diff d = {.env = env, .list = enif_make_list(env, 0), .unknown = ATOM(env, nil)};
+    struct diff d = {.read = nif_read(env, argv[2]), .list = enif_make_list(env, 0)};
     struct cw_changes changes;
     if (!nif_get_doc(env, argv[0], &d.a) || !nif_get_doc(env, argv[1], &d.b))
         return enif_make_badarg(env);
-    d.new_atoms = argv[2] == ATOM(env, true);
     enum cw_err err = cw_doc_changes(d.a, d.b, nif_cells() / 4, &changes);
+    if (!err) {
+        err = add_changes(&d, &changes);
+        cw_changes_free(&changes);
+    }
     if (err == CW_EBUDGET)
         return nif_go_dirty(env, "doc_diff", nif_doc_diff, argc, argv);
-    if (err)
-        return nif_error(env, err);
-    bool ok = add_changes(&d, &changes);
-    cw_changes_free(&changes);
-    return ok ? d.list : unknown_atom(env, d.unknown);
+    return err ? read_error(env, err, &d.read) : d.list;
 }
 
 /* ---- bytes ---- */
+
+/* A limit on the cells is none on their bytes: on a normal scheduler, a buffer that cannot grow
+ * beyond this is the sign to go on a dirty one. */
+#define SMALL_BUFFER (4 * NIF_BYTES)
+
+static void *small_alloc(void *ctx, size_t size) {
+    (void)ctx;
+    return size > SMALL_BUFFER ? NULL : cw_alloc(&nif_mem, size);
+}
+
+static void small_free(void *ctx, void *p) {
+    (void)ctx;
+    cw_free(&nif_mem, p);
+}
+
+static const struct cw_mem small_mem = {small_alloc, small_free, NULL};
+
+static const struct cw_mem *buffer_mem(void) {
+    return nif_is_dirty() ? &nif_mem : &small_mem;
+}
+
+static bool is_over(enum cw_err err) {
+    return err == CW_EBUDGET || (err == CW_ENOMEM && !nif_is_dirty());
+}
 
 ERL_NIF_TERM nif_doc_encode(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     const struct cw_doc *doc;
@@ -354,8 +397,12 @@ ERL_NIF_TERM nif_doc_encode(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
         return enif_make_badarg(env);
     if (cw_doc_count(doc) > nif_cells())
         return nif_go_dirty(env, "doc_encode", nif_doc_encode, argc, argv);
-    cw_buf_init(&out, &nif_mem, NULL, 0);
-    return buffer_or_error(env, cw_doc_encode(doc, &out), &out);
+    cw_buf_init(&out, buffer_mem(), NULL, 0);
+    enum cw_err err = cw_doc_encode(doc, &out);
+    if (!is_over(err))
+        return buffer_or_error(env, err, &out);
+    cw_buf_free(&out);
+    return nif_go_dirty(env, "doc_encode", nif_doc_encode, argc, argv);
 }
 
 ERL_NIF_TERM nif_doc_delta(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
@@ -366,13 +413,15 @@ ERL_NIF_TERM nif_doc_delta(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
     uint8_t space[512];
     if (!nif_get_doc(env, argv[0], &doc) || !get_bytes(env, argv[1], &clock))
         return enif_make_badarg(env);
+    if (clock.n > nif_bytes())
+        return nif_go_dirty(env, "doc_delta", nif_doc_delta, argc, argv);
     enum cw_err err = cw_clock_read(&nif_mem, clock, &since);
     if (err)
         return nif_error(env, err);
-    cw_buf_init(&out, &nif_mem, space, sizeof space);
+    cw_buf_init(&out, buffer_mem(), space, sizeof space);
     err = cw_doc_delta(doc, since, nif_cells(), &out);
     cw_vv_release(since);
-    if (err != CW_EBUDGET)
+    if (!is_over(err))
         return buffer_or_error(env, err, &out);
     cw_buf_free(&out);
     return nif_go_dirty(env, "doc_delta", nif_doc_delta, argc, argv);
@@ -384,20 +433,18 @@ ERL_NIF_TERM nif_doc_delta_between(ErlNifEnv *env, int argc, const ERL_NIF_TERM 
     uint8_t space[512];
     if (!nif_get_doc(env, argv[0], &old) || !nif_get_doc(env, argv[1], &doc))
         return enif_make_badarg(env);
-    cw_buf_init(&out, &nif_mem, space, sizeof space);
+    cw_buf_init(&out, buffer_mem(), space, sizeof space);
     enum cw_err err = cw_doc_delta_between(old, doc, nif_cells(), &out);
-    if (err != CW_EBUDGET)
+    if (!is_over(err))
         return buffer_or_error(env, err, &out);
     cw_buf_free(&out);
     return nif_go_dirty(env, "doc_delta_between", nif_doc_delta_between, argc, argv);
 }
 
 static ERL_NIF_TERM apply_error(ErlNifEnv *env, enum cw_err err, struct cw_fault *f) {
-    ERL_NIF_TERM name, unknown;
     if (err != CW_EGAP)
         return nif_error(env, err);
-    if (!nif_make_term(env, cw_name_bytes(f->replica), CW_KEY, false, &name, &unknown))
-        name = unknown;
+    ERL_NIF_TERM name = nif_make_name(env, f->replica);
     cw_name_release(f->replica);
     return nif_error_with(env, err,
                           enif_make_tuple3(env, name, enif_make_uint64(env, f->seen),
@@ -467,14 +514,11 @@ ERL_NIF_TERM nif_doc_hash(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
 
 ERL_NIF_TERM nif_doc_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     const struct cw_doc *doc;
-    ERL_NIF_TERM name, unknown;
     if (!nif_get_doc(env, argv[0], &doc))
         return enif_make_badarg(env);
     uint64_t cells = cw_doc_count(doc);
     if (cells > nif_cells() * (nif_is_dirty() ? 1 : 16))
         return nif_go_dirty(env, "doc_info", nif_doc_info, argc, argv);
-    if (!nif_make_term(env, cw_name_bytes(cw_doc_replica(doc)), CW_KEY, true, &name, &unknown))
-        return unknown_atom(env, unknown);
-    return enif_make_tuple3(env, name, enif_make_uint64(env, cells),
-                            enif_make_uint64(env, cw_doc_bytes(doc)));
+    return enif_make_tuple3(env, nif_make_name(env, cw_doc_replica(doc)),
+                            enif_make_uint64(env, cells), enif_make_uint64(env, cw_doc_bytes(doc)));
 }

@@ -13,11 +13,12 @@
 /* One list declares and fills the atoms. */
 #define NIF_ATOMS(X)                                                                               \
     X(ok)                                                                                          \
-    X(error) X(nil) X(absent) X(in) X(equal) X(after) X(concurrent) X(before) X(put) X(increment)  \
+    X(error)                                                                                       \
+    X(nil) X(absent) X(in) X(equal) X(after) X(concurrent) X(before) X(put) X(increment)           \
         X(decrement) X(transfer) X(add) X(remove) X(enable) X(disable) X(reset) X(delete) X(map)   \
             X(map_grow) X(set) X(set_grow) X(set_remove_wins) X(counter) X(counter_bounded)        \
-                X(register) X(register_multi) X(flag) X(flag_disable_wins) X(bad_op) X(bad_term)   \
-                    X(unknown_atom)
+                X(register) X(register_multi) X(flag) X(flag_disable_wins) X(bad_op) X(bad_path)   \
+                    X(bad_term) X(bad_replica) X(bad_entry) X(unknown_atom)
 
 struct nif_atoms {
 #define X(name) ERL_NIF_TERM a_##name;
@@ -31,7 +32,6 @@ struct nif_atoms {
 struct nif_lib {
     struct nif_atoms atoms;
     ErlNifResourceType *doc_type;
-    struct nif_reaper *reaper;
 };
 
 static inline const struct nif_lib *nif_lib(ErlNifEnv *env) {
@@ -59,9 +59,11 @@ ERL_NIF_TERM nif_make_doc(ErlNifEnv *env, struct cw_doc *doc);
 
 /* ---- work and time ---- */
 
-/* What a call may look at on a normal scheduler before it goes on a dirty one, in cells; and in
- * bytes of terms and fragments. Both stand for about 200 us. */
+/* What a call may look at on a normal scheduler before it goes on a dirty one, in cells; in
+ * operations, each cell removed counting as one; in bytes of terms and fragments. Each stands for
+ * about 300 us. */
 #define NIF_CELLS 1500
+#define NIF_OPS 300
 #define NIF_BYTES (32u << 10)
 
 static inline bool nif_is_dirty(void) {

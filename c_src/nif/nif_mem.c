@@ -4,8 +4,12 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define STEP 64u                 /* sizes are rounded up to a multiple */
-#define CLASSES 64u              /* up to 4 kB; larger blocks are not cached */
+#define STEP 64u /* sizes are rounded up to a multiple */
+#ifdef __SANITIZE_ADDRESS__
+#define CLASSES 0u /* or it would not see the end of a block, nor its use after the free */
+#else
+#define CLASSES 64u /* up to 4 kB; larger blocks are not cached */
+#endif
 #define CACHE_BYTES (512u << 10) /* held by one thread at most */
 
 /* In front of each block. Its size keeps what follows aligned for any type. */

@@ -29,20 +29,25 @@ ERL_NIF_TERM nif_make_kind(ErlNifEnv *env, enum cw_kind kind) {
 
 /* ---- parts of operations ---- */
 
-/* Encodes a term into the arena, through a buffer on the stack. */
+/* Encodes a term into the arena, through a buffer on the stack. A field or an element that is
+ * longer than any key is not worth a larger budget. */
 static enum cw_err encode(struct nif_ops *ops, ERL_NIF_TERM term, enum cw_encoding enc,
                           struct cw_bytes *out) {
     struct cw_buf buf;
     uint8_t space[256];
+    bool short_ = enc == CW_KEY && ops->limit > CW_KEY_MAX;
     cw_buf_init(&buf, ops->arena->mem, space, sizeof space);
-    struct nif_put put = {ops->env, &buf, enc, ops->limit, term};
+    struct nif_put put = {ops->env, &buf, enc, short_ ? CW_KEY_MAX : ops->limit, term};
     enum cw_err err = nif_put_term(&put, term);
     if (!err) {
         *out = cw_arena_copy(ops->arena, cw_buf_slice(&buf, 0));
         if (!out->p)
             err = CW_ENOMEM;
+    } else if (err == CW_EBUDGET && short_) {
+        err = CW_ELIMIT;
     }
-    ops->bad = put.bad;
+    if (err == CW_EMALFORMED)
+        ops->bad = put.bad;
     if (ops->limit != SIZE_MAX)
         ops->limit -= buf.n < ops->limit ? buf.n : ops->limit;
     cw_buf_free(&buf);
@@ -51,17 +56,17 @@ static enum cw_err encode(struct nif_ops *ops, ERL_NIF_TERM term, enum cw_encodi
 
 enum cw_err nif_get_path(ErlNifEnv *env, struct cw_arena *arena, ERL_NIF_TERM list,
                          struct nif_path *path, ERL_NIF_TERM *bad) {
-    struct nif_ops ops = {.env = env, .arena = arena, .limit = SIZE_MAX};
+    struct nif_ops ops = {.env = env, .arena = arena, .limit = SIZE_MAX, .bad = list};
     ERL_NIF_TERM head;
     enum cw_err err = CW_OK;
     path->n = 0;
-    *bad = list;
     while (!err && enif_get_list_cell(env, list, &head, &list)) {
         if (path->n == CW_PATH_MAX)
-            return CW_EPATH;
-        err = encode(&ops, head, CW_KEY, &path->fields[path->n++]);
-        *bad = ops.bad;
+            err = CW_EPATH;
+        else
+            err = encode(&ops, head, CW_KEY, &path->fields[path->n++]);
     }
+    *bad = ops.bad;
     return err ? err : enif_is_empty_list(env, list) ? CW_OK : CW_EPATH;
 }
 
@@ -72,11 +77,21 @@ struct base {
     enum cw_kind map; /* what the next field is in */
 };
 
+/* Of a proper list of at most CW_PATH_MAX terms. */
+static bool path_length(ErlNifEnv *env, ERL_NIF_TERM list, size_t *n) {
+    ERL_NIF_TERM head;
+    *n = 0;
+    while (*n <= CW_PATH_MAX && enif_get_list_cell(env, list, &head, &list))
+        ++*n;
+    return *n <= CW_PATH_MAX && enif_is_empty_list(env, list);
+}
+
+/* Inside an `in` a path goes on from it: a field at least. */
 static enum cw_err get_steps(struct nif_ops *ops, const struct base *base, ERL_NIF_TERM list,
                              struct cw_op *op) {
-    unsigned n;
+    size_t n;
     ERL_NIF_TERM head;
-    if (!enif_get_list_length(ops->env, list, &n) || base->n + n > CW_PATH_MAX)
+    if (!path_length(ops->env, list, &n) || base->n + n > CW_PATH_MAX || (base->n && n == 0))
         return CW_EPATH;
     struct cw_step *steps = cw_arena_alloc(ops->arena, (base->n + n + 1) * sizeof *steps);
     if (!steps)
@@ -84,7 +99,7 @@ static enum cw_err get_steps(struct nif_ops *ops, const struct base *base, ERL_N
     if (base->n)
         memcpy(steps, base->at, base->n * sizeof *steps);
     enum cw_err err = CW_OK;
-    for (unsigned i = 0; i < n && !err; i++) {
+    for (size_t i = 0; i < n && !err; i++) {
         struct cw_step *step = &steps[base->n + i];
         enif_get_list_cell(ops->env, list, &head, &list);
         step->map = i == 0 ? base->map : CW_KIND_NONE;
@@ -144,14 +159,10 @@ static bool find_form(ErlNifEnv *env, ERL_NIF_TERM name, struct form *form) {
 /* A negative amount turns an increment into a decrement and back. */
 static enum cw_err get_amount(struct nif_ops *ops, ERL_NIF_TERM term, struct cw_op *op) {
     ErlNifSInt64 n;
-    if (!enif_get_int64(ops->env, term, &n)) {
-        ops->bad = term;
-        return enif_is_number(ops->env, term) ? CW_ERANGE : CW_EMALFORMED;
-    }
-    if (n < 0 && op->verb == CW_TRANSFER) {
-        ops->bad = term;
+    if (enif_term_type(ops->env, term) != ERL_NIF_TERM_TYPE_INTEGER)
+        return CW_EOP;
+    if (!enif_get_int64(ops->env, term, &n) || (n < 0 && op->verb == CW_TRANSFER))
         return CW_ERANGE;
-    }
     if (n < 0)
         op->verb = op->verb == CW_INCREMENT ? CW_DECREMENT : CW_INCREMENT;
     op->amount = n < 0 ? 0 - (uint64_t)n : (uint64_t)n;
@@ -163,7 +174,8 @@ static enum cw_err get_name(struct nif_ops *ops, ERL_NIF_TERM term, struct cw_op
     uint8_t space[256];
     cw_buf_init(&buf, ops->arena->mem, space, sizeof space);
     enum cw_err err = nif_put_name(ops->env, &buf, term);
-    ops->bad = term;
+    if (err == CW_EMALFORMED)
+        err = CW_EREPLICA;
     if (!err) {
         op->arg = cw_arena_copy(ops->arena, cw_buf_slice(&buf, 0));
         if (!op->arg.p)
@@ -236,8 +248,6 @@ static enum cw_err get_op(struct nif_ops *ops, const struct base *base, ERL_NIF_
     if (have < args || have > args + 1 || (have == args + 1 && !op.kind))
         return CW_EOP;
     enum cw_err err = get_steps(ops, base, at[1], &op);
-    if (err == CW_EPATH)
-        ops->bad = term;
     if (!err && args)
         err = get_args(ops, form.shape, at + 2, &op);
     return err ? err : add_op(ops, &op);
@@ -251,7 +261,7 @@ static enum cw_err get_ops(struct nif_ops *ops, const struct base *base, ERL_NIF
         return get_op(ops, base, term, depth);
     while (!err && enif_get_list_cell(ops->env, term, &head, &term)) {
         err = get_op(ops, base, head, depth);
-        if (!err && ops->limit != SIZE_MAX && ops->n > NIF_CELLS)
+        if (!err && ops->limit != SIZE_MAX && ++ops->seen > NIF_OPS)
             err = CW_EBUDGET;
     }
     if (!err && !enif_is_empty_list(ops->env, term)) {

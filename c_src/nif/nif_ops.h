@@ -14,22 +14,25 @@ struct nif_path {
     struct cw_bytes fields[CW_PATH_MAX];
     size_t n;
 };
-/* CW_EPATH when it is no list or too long; for a field that cannot be encoded CW_EMALFORMED and
- * `bad`. */
+/* CW_EPATH when it is no list or too long, CW_ELIMIT for a field longer than any key, CW_EMALFORMED
+ * for one that cannot be encoded; `bad` is that field, else the list. */
 enum cw_err nif_get_path(ErlNifEnv *env, struct cw_arena *arena, ERL_NIF_TERM list,
                          struct nif_path *path, ERL_NIF_TERM *bad);
 
 struct nif_ops {
     ErlNifEnv *env;
     struct cw_arena *arena;
-    size_t limit;      /* bytes of terms */
+    size_t limit;      /* bytes of terms; SIZE_MAX lifts that of operations as well */
+    size_t seen;       /* operations, with those that hold others */
     struct cw_op *ops; /* in the arena */
     size_t n;
     size_t cap;
-    ERL_NIF_TERM bad; /* CW_EOP: the operation, CW_EMALFORMED: the term in it */
+    ERL_NIF_TERM bad; /* CW_EMALFORMED: a term in the operation, else the operation */
 };
 
-/* Reads one operation (a tuple) or a list of them. */
+/* Reads one operation (a tuple) or a list of them. CW_EOP for what is none, CW_EPATH, CW_ERANGE,
+ * CW_ELIMIT, CW_EREPLICA for what is in it, CW_EMALFORMED for a term that cannot be encoded,
+ * CW_EBUDGET. */
 enum cw_err nif_get_ops(struct nif_ops *ops, ERL_NIF_TERM term);
 
 #endif

@@ -101,16 +101,27 @@ static enum cw_err put_binary(struct nif_put *put, ERL_NIF_TERM term) {
     ErlNifBinary bin;
     if (!enif_inspect_binary(put->env, term, &bin))
         return unencodable(put, term); /* a bitstring */
+    if (bin.size > put->limit)
+        return CW_EBUDGET; /* before it is copied */
     cw_put_string(put->buf, put->enc, CW_T_BINARY, cw_bytes(bin.data, bin.size));
     return CW_OK;
 }
 
+/* No further than the limit: an element takes a byte at least. */
+static enum cw_err list_length(struct nif_put *put, ERL_NIF_TERM term, size_t *n) {
+    ERL_NIF_TERM head, rest = term;
+    for (*n = 0; enif_get_list_cell(put->env, rest, &head, &rest); ++*n)
+        if (*n == put->limit)
+            return CW_EBUDGET;
+    return enif_is_empty_list(put->env, rest) ? CW_OK : unencodable(put, term);
+}
+
 static enum cw_err put_list(struct nif_put *put, ERL_NIF_TERM term, int depth) {
-    unsigned n;
-    ERL_NIF_TERM head, whole = term;
-    enum cw_err err = CW_OK;
-    if (!enif_get_list_length(put->env, term, &n))
-        return unencodable(put, whole);
+    size_t n;
+    ERL_NIF_TERM head;
+    enum cw_err err = list_length(put, term, &n);
+    if (err)
+        return err;
     cw_put_open(put->buf, put->enc, CW_T_LIST, n);
     while (!err && enif_get_list_cell(put->env, term, &head, &term))
         err = put_nested(put, head, depth + 1);
@@ -150,6 +161,8 @@ static enum cw_err put_map(struct nif_put *put, ERL_NIF_TERM term, int depth) {
     size_t n;
     ErlNifMapIterator it;
     enif_get_map_size(put->env, term, &n);
+    if (n > put->limit)
+        return CW_EBUDGET;
     struct cw_pair *pairs = enif_alloc((n + 1) * sizeof *pairs);
     if (!pairs)
         return CW_ENOMEM;
@@ -206,24 +219,22 @@ enum cw_err nif_put_term(struct nif_put *put, ERL_NIF_TERM term) {
 }
 
 enum cw_err nif_put_name(ErlNifEnv *env, struct cw_buf *buf, ERL_NIF_TERM term) {
-    struct nif_put put = {env, buf, CW_KEY, SIZE_MAX, term};
-    size_t from = buf->n;
+    struct nif_put put = {env, buf, CW_KEY, CW_NAME_MAX, term};
     if (!enif_is_atom(env, term) && !enif_is_binary(env, term))
         return CW_EMALFORMED;
     if (term == ATOM(env, nil) || term == ATOM(env, true) || term == ATOM(env, false))
         return CW_EMALFORMED;
     enum cw_err err = nif_put_term(&put, term);
-    return err ? err : buf->n - from > CW_NAME_MAX ? CW_ELIMIT : CW_OK;
+    return err == CW_EBUDGET ? CW_ELIMIT : err;
 }
 
 /* ---- to terms ---- */
 
 struct make {
     ErlNifEnv *env;
+    struct nif_read *read;
     struct cw_reader *r;
     enum cw_encoding enc;
-    bool new_atoms;
-    ERL_NIF_TERM unknown;
 };
 
 static bool make_nested(struct make *mk, ERL_NIF_TERM *term);
@@ -276,9 +287,9 @@ static bool make_atom(struct make *mk, const struct cw_token *t, ERL_NIF_TERM *t
         return true;
     etf[2] = (uint8_t)(n >> 8);
     etf[3] = (uint8_t)n;
-    if (from_etf(mk->env, etf, 4 + n, !mk->new_atoms, term))
+    if (from_etf(mk->env, etf, 4 + n, !mk->read->new_atoms, term))
         return true;
-    mk->unknown = nif_make_binary(mk->env, cw_bytes(name, n));
+    mk->read->unknown = nif_make_binary(mk->env, cw_bytes(name, n));
     return false;
 }
 
@@ -353,18 +364,24 @@ static bool make_elements(struct make *mk, uint64_t n, struct terms *ts) {
     return true;
 }
 
-static bool make_map(ErlNifEnv *env, const struct terms *ts, ERL_NIF_TERM *term) {
-    size_t n = ts->n / 2;
-    ERL_NIF_TERM *keys = enif_alloc((ts->n + 1) * sizeof *keys), *values = keys + n;
+bool nif_make_map(ErlNifEnv *env, const ERL_NIF_TERM *at, size_t n, ERL_NIF_TERM *term) {
+    ERL_NIF_TERM *keys = enif_alloc((2 * n + 1) * sizeof *keys), *values = keys + n;
     if (!keys)
         return false;
     for (size_t i = 0; i < n; i++) {
-        keys[i] = ts->at[2 * i];
-        values[i] = ts->at[2 * i + 1];
+        keys[i] = at[2 * i];
+        values[i] = at[2 * i + 1];
     }
     bool ok = enif_make_map_from_arrays(env, keys, values, n, term);
     enif_free(keys);
-    return ok;
+    if (ok)
+        return true;
+    /* Before OTP 27, 0.0 and -0.0 are one key: the later one, 0.0, stays. */
+    *term = enif_make_new_map(env);
+    for (size_t i = 0; i < n; i++)
+        if (!enif_make_map_put(env, *term, at[2 * i], at[2 * i + 1], term))
+            return false;
+    return true;
 }
 
 static bool make_compound(struct make *mk, const struct cw_token *t, ERL_NIF_TERM *term) {
@@ -375,7 +392,7 @@ static bool make_compound(struct make *mk, const struct cw_token *t, ERL_NIF_TER
     else if (ok && t->type == CW_T_LIST)
         *term = enif_make_list_from_array(mk->env, ts.at, (unsigned)ts.n);
     else if (ok)
-        ok = make_map(mk->env, &ts, term);
+        ok = nif_make_map(mk->env, ts.at, ts.n / 2, term);
     enif_free(ts.at);
     return ok;
 }
@@ -415,17 +432,42 @@ static bool make_nested(struct make *mk, ERL_NIF_TERM *term) {
     return !mk->r->err && make_token(mk, &t, term);
 }
 
-bool nif_read_term(ErlNifEnv *env, struct cw_reader *r, enum cw_encoding enc, bool new_atoms,
-                   ERL_NIF_TERM *term, ERL_NIF_TERM *unknown) {
-    struct make mk = {env, r, enc, new_atoms, ATOM(env, nil)};
-    if (make_nested(&mk, term))
-        return true;
-    *unknown = mk.unknown;
-    return false;
+struct nif_read nif_read(ErlNifEnv *env, ERL_NIF_TERM new_atoms) {
+    return (struct nif_read){env, new_atoms == ATOM(env, true), nif_bytes(), ATOM(env, nil)};
 }
 
-bool nif_make_term(ErlNifEnv *env, struct cw_bytes s, enum cw_encoding enc, bool new_atoms,
-                   ERL_NIF_TERM *term, ERL_NIF_TERM *unknown) {
+static enum cw_err make_first(struct nif_read *read, struct cw_reader *r, enum cw_encoding enc,
+                              ERL_NIF_TERM *term) {
+    struct make mk = {read->env, read, r, enc};
+    if (make_nested(&mk, term))
+        return CW_OK;
+    return read->unknown == ATOM(read->env, nil) ? CW_ENOMEM : CW_EMALFORMED;
+}
+
+static bool spend(struct nif_read *read, size_t n) {
+    if (read->limit == SIZE_MAX)
+        return true;
+    if (read->limit < n)
+        return false;
+    read->limit -= n;
+    return true;
+}
+
+enum cw_err nif_make_term(struct nif_read *read, struct cw_bytes s, enum cw_encoding enc,
+                          ERL_NIF_TERM *term) {
     struct cw_reader r = cw_reader(s);
-    return nif_read_term(env, &r, enc, new_atoms, term, unknown);
+    return spend(read, enc == CW_VALUE ? 4 * s.n : s.n) ? make_first(read, &r, enc, term)
+                                                        : CW_EBUDGET;
+}
+
+enum cw_err nif_make_first(struct nif_read *read, struct cw_reader *r, ERL_NIF_TERM *term) {
+    const uint8_t *from = r->p;
+    enum cw_err err = make_first(read, r, CW_KEY, term);
+    return err ? err : spend(read, (size_t)(r->p - from)) ? CW_OK : CW_EBUDGET;
+}
+
+ERL_NIF_TERM nif_make_name(ErlNifEnv *env, const struct cw_name *name) {
+    struct nif_read read = {env, false, SIZE_MAX, ATOM(env, nil)};
+    ERL_NIF_TERM term;
+    return nif_make_term(&read, cw_name_bytes(name), CW_KEY, &term) ? read.unknown : term;
 }

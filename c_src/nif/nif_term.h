@@ -3,6 +3,7 @@
 #define NIF_TERM_H
 
 #include "../core/cw_term.h"
+#include "../core/cw_vv.h"
 #include "nif_env.h"
 
 struct nif_put {
@@ -17,20 +18,36 @@ struct nif_put {
  * CW_ELIMIT for one nested too deeply, CW_EBUDGET. */
 enum cw_err nif_put_term(struct nif_put *put, ERL_NIF_TERM term);
 
-/* The term of trusted bytes. An atom that this VM does not have is an error, so that strangers
- * cannot fill its table, unless `new_atoms`: false, and `*unknown` is its name. */
-bool nif_make_term(ErlNifEnv *env, struct cw_bytes s, enum cw_encoding enc, bool new_atoms,
-                   ERL_NIF_TERM *term, ERL_NIF_TERM *unknown);
+struct nif_read {
+    ErlNifEnv *env;
+    bool new_atoms; /* may be made; otherwise one that this VM does not have is an error, so that
+                     * strangers cannot fill its table */
+    size_t limit;   /* bytes, those of values count four times; CW_EBUDGET beyond */
+    ERL_NIF_TERM unknown; /* CW_EMALFORMED: the atom's name */
+};
 
-/* The first term of `r`, likewise. */
-bool nif_read_term(ErlNifEnv *env, struct cw_reader *r, enum cw_encoding enc, bool new_atoms,
-                   ERL_NIF_TERM *term, ERL_NIF_TERM *unknown);
+/* With the limit of the scheduler at hand; `new_atoms` is true or something else. */
+struct nif_read nif_read(ErlNifEnv *env, ERL_NIF_TERM new_atoms);
+
+/* The term of trusted bytes. CW_EMALFORMED for an unknown atom, CW_EBUDGET. */
+enum cw_err nif_make_term(struct nif_read *read, struct cw_bytes s, enum cw_encoding enc,
+                          ERL_NIF_TERM *term);
+
+/* The first key-encoded term of `r`, likewise. */
+enum cw_err nif_make_first(struct nif_read *read, struct cw_reader *r, ERL_NIF_TERM *term);
+
+/* A replica's name; as a binary if it is an atom that this VM does not have. */
+ERL_NIF_TERM nif_make_name(ErlNifEnv *env, const struct cw_name *name);
+
+/* A map of `n` keys and values by turns. False without memory. */
+bool nif_make_map(ErlNifEnv *env, const ERL_NIF_TERM *at, size_t n, ERL_NIF_TERM *term);
 
 /* An integer of 128 bits, two's complement. */
 struct cw_wide;
 ERL_NIF_TERM nif_make_wide(ErlNifEnv *env, const struct cw_wide *v);
 
-/* A replica's name, an atom or a binary, encoded. */
+/* A replica's name, an atom or a binary, encoded, to an empty buffer. CW_EMALFORMED for other
+ * terms. */
 enum cw_err nif_put_name(ErlNifEnv *env, struct cw_buf *buf, ERL_NIF_TERM term);
 
 #endif

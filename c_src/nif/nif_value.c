@@ -7,8 +7,7 @@
 /* Terms made so far, and where the containers still open begin among them. */
 struct build {
     ErlNifEnv *env;
-    bool new_atoms;
-    ERL_NIF_TERM unknown;
+    struct nif_read *read;
     ERL_NIF_TERM *at;
     size_t n;
     size_t cap;
@@ -31,9 +30,8 @@ static enum cw_err push(struct build *b, ERL_NIF_TERM term) {
 
 static enum cw_err push_bytes(struct build *b, struct cw_bytes s, enum cw_encoding enc) {
     ERL_NIF_TERM term;
-    if (!nif_make_term(b->env, s, enc, b->new_atoms, &term, &b->unknown))
-        return CW_EMALFORMED;
-    return push(b, term);
+    enum cw_err err = nif_make_term(b->read, s, enc, &term);
+    return err ? err : push(b, term);
 }
 
 static enum cw_err push_object(struct build *b, enum cw_kind kind, ERL_NIF_TERM value) {
@@ -51,27 +49,13 @@ static enum cw_err begin(void *ctx, enum cw_kind kind) {
     return CW_OK;
 }
 
-static bool make_fields(struct build *b, size_t from, ERL_NIF_TERM *term) {
-    size_t n = (b->n - from) / 2;
-    ERL_NIF_TERM *keys = enif_alloc((2 * n + 1) * sizeof *keys);
-    if (!keys)
-        return false;
-    for (size_t i = 0; i < n; i++) {
-        keys[i] = b->at[from + 2 * i];
-        keys[n + i] = b->at[from + 2 * i + 1];
-    }
-    bool ok = enif_make_map_from_arrays(b->env, keys, keys + n, n, term);
-    enif_free(keys);
-    return ok;
-}
-
 static enum cw_err end(void *ctx, enum cw_kind kind) {
     struct build *b = ctx;
     size_t from = b->open[--b->depth] >> 1;
     ERL_NIF_TERM term;
     if (!cw_kind_is_map(kind))
         term = enif_make_list_from_array(b->env, b->at + from, (unsigned)(b->n - from));
-    else if (!make_fields(b, from, &term))
+    else if (!nif_make_map(b->env, b->at + from, (b->n - from) / 2, &term))
         return CW_ENOMEM;
     b->n = from;
     return push_object(b, kind, term);
@@ -102,30 +86,29 @@ static enum cw_err flag(void *ctx, bool on) {
 
 static const struct cw_visitor builder = {begin, end, field, field, value, counter, flag};
 
-bool nif_make_object(ErlNifEnv *env, const struct cw_doc *doc, struct cw_bytes object,
-                     enum cw_kind kind, bool new_atoms, ERL_NIF_TERM *term, ERL_NIF_TERM *unknown) {
+enum cw_err nif_make_object(struct nif_read *read, const struct cw_doc *doc, struct cw_bytes object,
+                            enum cw_kind kind, ERL_NIF_TERM *term) {
     struct build b;
-    b.env = env;
-    b.new_atoms = new_atoms;
-    b.unknown = ATOM(env, nil);
+    b.env = read->env;
+    b.read = read;
     b.at = NULL;
     b.n = b.cap = b.depth = 0;
     enum cw_err err = cw_doc_visit(doc, object, kind, &builder, &b);
     if (!err)
         *term = b.at[0];
-    *unknown = b.unknown;
     enif_free(b.at);
-    return !err;
+    return err;
 }
 
-bool nif_make_path(ErlNifEnv *env, struct cw_bytes object, bool new_atoms, ERL_NIF_TERM *term,
-                   ERL_NIF_TERM *unknown) {
+enum cw_err nif_make_path(struct nif_read *read, struct cw_bytes object, ERL_NIF_TERM *term) {
     ERL_NIF_TERM fields[CW_PATH_MAX];
     unsigned n = 0;
     struct cw_reader r = cw_reader(object);
-    while (n < CW_PATH_MAX && cw_kind_is_map((enum cw_kind)cw_read_byte(&r)) && cw_reader_left(&r))
-        if (!nif_read_term(env, &r, CW_KEY, new_atoms, &fields[n++], unknown))
-            return false;
-    *term = enif_make_list_from_array(env, fields, n);
-    return true;
+    enum cw_err err = CW_OK;
+    while (!err && n < CW_PATH_MAX && cw_kind_is_map((enum cw_kind)cw_read_byte(&r)) &&
+           cw_reader_left(&r))
+        err = nif_make_first(read, &r, &fields[n++]);
+    if (!err)
+        *term = enif_make_list_from_array(read->env, fields, n);
+    return err;
 }

@@ -3,15 +3,13 @@
 #ifndef NIF_VALUE_H
 #define NIF_VALUE_H
 
-#include "nif_env.h"
+#include "nif_term.h"
 
-/* The object with this key. False when an atom in it is unknown to this VM (`*unknown`, its name)
- * or memory ran out (`*unknown` is nil). */
-bool nif_make_object(ErlNifEnv *env, const struct cw_doc *doc, struct cw_bytes object,
-                     enum cw_kind kind, bool new_atoms, ERL_NIF_TERM *term, ERL_NIF_TERM *unknown);
+/* The object with this key. CW_EMALFORMED for an unknown atom in it, CW_EBUDGET (nif_term.h). */
+enum cw_err nif_make_object(struct nif_read *read, const struct cw_doc *doc, struct cw_bytes object,
+                            enum cw_kind kind, ERL_NIF_TERM *term);
 
-/* The path of an object's key, as a list. */
-bool nif_make_path(ErlNifEnv *env, struct cw_bytes object, bool new_atoms, ERL_NIF_TERM *term,
-                   ERL_NIF_TERM *unknown);
+/* The path of an object's key, as a list; likewise. */
+enum cw_err nif_make_path(struct nif_read *read, struct cw_bytes object, ERL_NIF_TERM *term);
 
 #endif

@@ -3,26 +3,29 @@ defmodule Demo.Replica do
   A process with a document of its own. It edits without asking anyone, and keeps up with its peers by two
   messages:
 
-      {:have, from, clock}     "this is what I have seen: send what I lack"
-      {:delta, from, delta}    the answer
+      {:have, from, clock}     "this is what I have seen: what comes next?"
+      {:delta, from, delta}    the answer; nil when there is nothing more
 
-  Both may be lost. What a peer missed is in the next answer, because every question says anew what is there.
+  Any of them may be lost: the next question says anew what is there.
   """
   use GenServer
 
   alias Causeway.{Clock, Doc}
   alias Demo.Link
 
-  # A delta above this is worth a second thought.
+  # A larger delta is a whole state, or nearly.
   @large 64 * 1024
 
   def start_link(name), do: GenServer.start_link(__MODULE__, name)
 
   def connect(replica, peer, pid, link), do: GenServer.call(replica, {:connect, peer, pid, link})
 
+  @doc "Does each list of operations as one edit. Sends `{:edited, name}` to the caller at the end."
+  def load(replica, edits), do: send(replica, {:load, edits, self()})
+
   @doc """
-  Does batches of edits, each one as an update of its own, and asks the peers for news after each batch.
-  Sends `{:edited, name}` to the caller at the end.
+  Does each operation as one edit, and asks the peers for news after each batch of them. Sends
+  `{:edited, name}` to the caller at the end.
   """
   def edit(replica, batches), do: send(replica, {:edit, batches, self()})
 
@@ -35,11 +38,17 @@ defmodule Demo.Replica do
   def take_merges(replica), do: GenServer.call(replica, :take_merges, :infinity)
 
   @impl true
-  def init(name), do: {:ok, %{name: name, doc: Doc.new(name), peers: %{}, merges: []}}
+  def init(name), do: {:ok, %{name: name, doc: Doc.new(name), log: [], peers: %{}, merges: []}}
 
   # ---- editing ----
 
   @impl true
+  def handle_info({:load, edits, caller}, state) do
+    doc = Enum.reduce(edits, state.doc, &Doc.update(&2, &1))
+    send(caller, {:edited, state.name})
+    {:noreply, leap(state, doc)}
+  end
+
   def handle_info({:edit, [], caller}, state) do
     send(caller, {:edited, state.name})
     {:noreply, state}
@@ -49,7 +58,7 @@ defmodule Demo.Replica do
     doc = Enum.reduce(batch, state.doc, &Doc.update(&2, &1))
     # To itself, so that messages from peers get their turn between batches.
     send(self(), {:edit, batches, caller})
-    {:noreply, ask_all(%{state | doc: doc})}
+    {:noreply, state |> step(doc) |> ask_all()}
   end
 
   # ---- keeping up ----
@@ -57,78 +66,72 @@ defmodule Demo.Replica do
   def handle_info(:sync, state), do: {:noreply, ask_all(state)}
 
   def handle_info({:link_up, peer}, state) do
-    {:noreply, state |> put_in([:peers, peer, :asked?], false) |> ask(peer)}
+    {:noreply, state |> answered(peer) |> ask(peer)}
   end
 
   def handle_info({:have, peer, bytes}, state) do
     {:ok, clock} = Clock.decode(bytes)
-    {:noreply, state |> note_confirmed(peer, clock) |> answer(peer, clock)}
+    delta = next(state, clock)
+    carry(state, peer, {:delta, state.name, delta}, byte_size(delta || ""))
+    {:noreply, state}
   end
 
+  def handle_info({:delta, peer, nil}, state), do: {:noreply, answered(state, peer)}
+
   def handle_info({:delta, peer, delta}, state) do
-    {micros, result} = :timer.tc(fn -> Doc.apply_delta(state.doc, delta) end)
-    state = put_in(state, [:peers, peer, :asked?], false)
+    {micros, {:ok, doc}} = :timer.tc(fn -> Doc.apply_delta(state.doc, delta) end)
+    state = state |> answered(peer) |> note_merge(peer, byte_size(delta), micros)
 
-    case result do
-      {:ok, doc} ->
-        {:noreply, note_merge(%{state | doc: doc}, state.doc, peer, byte_size(delta), micros)}
-
-      # It builds on something that was lost on the way; the next answer will have it all.
-      {:error, %Causeway.Error{reason: {:gap, _, _, _}}} ->
-        {:noreply, state}
+    if byte_size(delta) > @large do
+      {:noreply, leap(state, doc)}
+    else
+      {:noreply, state |> step(doc) |> ask(peer)}
     end
+  end
+
+  defp answered(state, peer), do: put_in(state, [:peers, peer, :asked?], false)
+
+  defp note_merge(state, peer, bytes, micros) do
+    %{state | merges: [%{from: peer, bytes: bytes, micros: micros} | state.merges]}
   end
 
   # One question at a time for each peer: what is on its way need not be sent twice.
   defp ask_all(state), do: Enum.reduce(Map.keys(state.peers), state, &ask(&2, &1))
 
   defp ask(state, peer) do
-    %{pid: pid, link: link, asked?: asked?} = state.peers[peer]
-
-    if asked? do
+    if state.peers[peer].asked? do
       state
     else
       clock = state.doc |> Doc.clock() |> Clock.encode()
-      Link.carry(link, pid, {:have, state.name, clock}, byte_size(clock))
+      carry(state, peer, {:have, state.name, clock}, byte_size(clock))
       put_in(state, [:peers, peer, :asked?], true)
     end
   end
 
-  defp answer(state, peer, clock) do
-    %{pid: pid, link: link, confirmed: confirmed} = state.peers[peer]
-    delta = delta(state.doc, clock, confirmed)
-    Link.carry(link, pid, {:delta, state.name, delta}, byte_size(delta))
-    put_in(state, [:peers, peer, :offered], state.doc)
+  defp carry(state, peer, message, bytes) do
+    %{pid: pid, link: link} = state.peers[peer]
+    Link.carry(link, pid, message, bytes)
   end
 
-  # The document remembers its recent edits, which is enough for a peer that is a little behind, and then
-  # nothing smaller can be sent. Since a clock further back it can only give the whole state. But the
-  # document that the peer is known to have is still there: keeping it costs only what has changed since.
-  defp delta(doc, clock, confirmed) do
-    delta = Doc.delta(doc, since: clock)
+  # ---- what a peer lacks ----
 
-    if byte_size(delta) > @large do
-      Enum.min_by([delta, Doc.delta(doc, since: confirmed)], &byte_size/1)
-    else
-      delta
-    end
+  # The log has the document's steps, newest first: what it had seen before, and the delta of the step.
+  # It would end where all peers have seen what comes after; here it is kept for as long as this runs.
+  defp step(state, doc) do
+    before = Doc.clock(state.doc)
+    %{state | doc: doc, log: [{before, Doc.delta(doc, since: before)} | state.log]}
   end
 
-  defp note_confirmed(state, peer, clock) do
-    offered = state.peers[peer].offered
+  # A change as large as a state is not worth keeping: who lacks it can have the state.
+  defp leap(state, doc), do: %{state | doc: doc, log: []}
 
-    if Clock.contains?(clock, Doc.clock(offered)) do
-      put_in(state, [:peers, peer, :confirmed], offered)
-    else
-      state
-    end
-  end
-
-  defp note_merge(state, before, peer, bytes, micros) do
-    if Doc.clock(before) == Doc.clock(state.doc) do
-      state
-    else
-      %{state | merges: [%{from: peer, bytes: bytes, micros: micros} | state.merges]}
+  # The newest step that builds only on what the peer has seen. Having done it, the peer asks again.
+  defp next(state, clock) do
+    unless Clock.contains?(clock, Doc.clock(state.doc)) do
+      case Enum.find(state.log, fn {before, _} -> Clock.contains?(clock, before) end) do
+        {_before, delta} -> delta
+        nil -> Doc.delta(state.doc, since: clock)
+      end
     end
   end
 
@@ -136,9 +139,7 @@ defmodule Demo.Replica do
 
   @impl true
   def handle_call({:connect, peer, pid, link}, _from, state) do
-    nothing = Doc.new(state.name)
-    entry = %{pid: pid, link: link, asked?: false, offered: nothing, confirmed: nothing}
-    {:reply, :ok, put_in(state, [:peers, peer], entry)}
+    {:reply, :ok, put_in(state, [:peers, peer], %{pid: pid, link: link, asked?: false})}
   end
 
   def handle_call(:doc, _from, state), do: {:reply, state.doc, state}

@@ -85,7 +85,13 @@ defmodule Causeway.Clock do
     import Inspect.Algebra
 
     def inspect(clock, opts) do
-      concat(["#Causeway.Clock<", to_doc(Causeway.Clock.to_map(clock), opts), ">"])
+      concat(["#Causeway.Clock<", content(clock, opts), ">"])
+    end
+
+    defp content(clock, opts) do
+      to_doc(Causeway.Clock.to_map(clock), opts)
+    rescue
+      error in Causeway.Error -> inspect(error.reason)
     end
   end
 end

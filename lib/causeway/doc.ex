@@ -157,7 +157,7 @@ defmodule Causeway.Doc do
   not have instead of raising, which only trusted writers should be allowed to cause.
   """
   @spec get(t(), path(), term(), kind: kind(), atoms: :create) :: term()
-  def get(%__MODULE__{} = doc, path, default \\ nil, opts \\ []) do
+  def get(%__MODULE__{} = doc, path, default \\ nil, opts \\ []) when is_list(opts) do
     case fetch(doc, path, opts) do
       {:ok, value} -> value
       :error -> default
@@ -166,7 +166,7 @@ defmodule Causeway.Doc do
 
   @doc "`{:ok, value}` of what is at a path, or `:error`. Options as in `get/4`."
   @spec fetch(t(), path(), kind: kind(), atoms: :create) :: {:ok, term()} | :error
-  def fetch(%__MODULE__{ref: ref}, path, opts \\ []) do
+  def fetch(%__MODULE__{ref: ref}, path, opts \\ []) when is_list(opts) do
     case :causeway_nif.doc_get(ref, path, opts[:kind], create_atoms?(opts)) do
       :absent -> :error
       {:error, _} = error -> raise Error.from_nif(error, {:get, path})
@@ -176,7 +176,7 @@ defmodule Causeway.Doc do
 
   @doc "All of it, as a map. Options as in `get/4`."
   @spec value(t(), atoms: :create) :: map()
-  def value(%__MODULE__{} = doc, opts \\ []) do
+  def value(%__MODULE__{} = doc, opts \\ []) when is_list(opts) do
     {:ok, value} = fetch(doc, [], opts)
     value
   end
@@ -225,14 +225,12 @@ defmodule Causeway.Doc do
   of its recent edits is asked; where that does not reach back far enough, the delta is the whole state.
   """
   @spec delta(t(), since: Clock.t() | t()) :: binary()
-  def delta(%__MODULE__{ref: ref}, since: since) do
-    result =
-      case since do
-        %Clock{bytes: bytes} -> :causeway_nif.doc_delta(ref, bytes)
-        %__MODULE__{ref: old} -> :causeway_nif.doc_delta_between(old, ref)
-      end
+  def delta(%__MODULE__{ref: ref}, since: %Clock{bytes: bytes}) do
+    ref |> :causeway_nif.doc_delta(bytes) |> bytes!("the clock")
+  end
 
-    bytes!(result, "the clock")
+  def delta(%__MODULE__{ref: ref}, since: %__MODULE__{ref: old}) do
+    old |> :causeway_nif.doc_delta_between(ref) |> bytes!("the delta")
   end
 
   @doc """
@@ -272,7 +270,7 @@ defmodule Causeway.Doc do
       [{[:s], :set, MapSet.new([]), MapSet.new([2])}, {[:x], :register, 1, 2}]
   """
   @spec diff(t(), t(), atoms: :create) :: [change()]
-  def diff(%__MODULE__{ref: old}, %__MODULE__{ref: new}, opts \\ []) do
+  def diff(%__MODULE__{ref: old}, %__MODULE__{ref: new}, opts \\ []) when is_list(opts) do
     case :causeway_nif.doc_diff(old, new, create_atoms?(opts)) do
       {:error, _} = error -> raise Error.from_nif(error)
       changes -> Enum.map(changes, &plain_change/1)
@@ -370,11 +368,16 @@ defmodule Causeway.Doc do
       ])
     end
 
+    # Somebody else's atoms are not worth a place in the table for being looked at.
     defp content(doc, cells, opts) when cells <= @cells do
-      to_doc(Causeway.Doc.value(doc, atoms: :create), opts)
+      to_doc(Causeway.Doc.value(doc), opts)
+    rescue
+      Causeway.Error -> content(doc, cells)
     end
 
-    defp content(doc, cells, _opts) do
+    defp content(doc, cells, _opts), do: content(doc, cells)
+
+    defp content(doc, cells) do
       "#{cells} cells, " <> Base.encode16(Causeway.Doc.hash(doc), case: :lower)
     end
   end

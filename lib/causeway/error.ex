@@ -7,9 +7,13 @@ defmodule Causeway.Error do
     * `{:wrong_kind, op, path, have, want}` - the path holds another kind than the operation is for
     * `{:no_such_operation, op, kind}` - the kind does not have this operation
     * `{:bad_operation, term}` - not an operation, see `t:Causeway.Doc.op/0`
-    * `{:bad_path, op}` - a path must be a list of 1 to 64 terms
+    * `{:bad_path, path_or_op}` - a path must be a list of at most 64 terms; an operation's needs one, and
+      so does each inside an `:in`
     * `{:bad_term, term}` - a pid, function, reference or port, an improper list or a bitstring, which
       no other node could read
+    * `{:bad_replica, term}` - a replica's name is an atom or a binary of at most 1 KiB, and none of `nil`,
+      `true`, `false`
+    * `{:bad_entry, term}` - a clock holds replicas with numbers below 2^62
     * `{:insufficient_rights, op, here, elsewhere}` - a bounded counter has fewer rights left at this
       replica than the operation spends
     * `{:out_of_range, op}` and `{:too_large, op}` - a number or a term over its limit
@@ -43,8 +47,8 @@ defmodule Causeway.Error do
     "#{inspect(term)} is no operation; one looks like {:put, [\"name\"], value}, see Causeway.Doc.op()"
   end
 
-  defp format({:bad_path, op}) do
-    "the path in #{inspect(op)} must be a list of 1 to 64 terms"
+  defp format({:bad_path, what}) do
+    "#{short(what)}: a path must be a list of 1 to 64 terms, none only to read everything"
   end
 
   defp format({:bad_term, term}) do
@@ -52,16 +56,25 @@ defmodule Causeway.Error do
       "tuples and maps of them mean the same on every node"
   end
 
+  defp format({:bad_replica, term}) do
+    "#{short(term)} cannot name a replica: that takes a binary of at most 1 KiB, or an atom other than " <>
+      "nil, true and false"
+  end
+
+  defp format({:bad_entry, term}) do
+    "#{short(term)} cannot be in a clock: that takes a replica's name and a number from 0 to 2^62 - 1"
+  end
+
   defp format({:insufficient_rights, op, here, elsewhere}) do
     "#{inspect(op)} needs more rights than the #{here} left at this replica; other replicas hold " <>
       "#{elsewhere}, which they can give with {:transfer, path, n, replica}"
   end
 
-  defp format({:out_of_range, op}), do: "a number in #{inspect(op)} is out of range"
+  defp format({:out_of_range, op}), do: "a number in #{short(op)} is out of range"
 
   defp format({:too_large, op}) do
-    "#{inspect(op, limit: 5, printable_limit: 100)} is too large: path and element may take 8 KiB " <>
-      "encoded, a value 64 MiB, nesting 64 levels"
+    "#{short(op)} is too large: path and element may take 8 KiB encoded, a value 64 MiB, an integer " <>
+      "64 KiB, nesting 64 levels"
   end
 
   defp format({:gap, replica, seen, needed}) do
@@ -93,8 +106,14 @@ defmodule Causeway.Error do
   defp format(:out_of_memory), do: "out of memory; the document is unchanged"
   defp format(other), do: inspect(other)
 
-  defp kind(nil), do: "map"
-  defp kind(kind), do: kind |> Atom.to_string() |> String.replace("_", " ")
+  # Even one integer can be a million digits.
+  defp short(term) do
+    text = inspect(term, limit: 5, printable_limit: 100)
+    if String.length(text) > 500, do: String.slice(text, 0, 500) <> "...", else: text
+  end
+
+  defp kind(nil), do: ":map"
+  defp kind(kind), do: inspect(kind)
 
   defp why_not(kind) when kind in [:map_grow, :set_grow], do: ", which only grows"
   defp why_not(_kind), do: ""
@@ -123,21 +142,20 @@ defmodule Causeway.Error do
     %__MODULE__{reason: {:bad_path, op}}
   end
 
-  def from_nif({:error, {:erange, at}}, ops, _),
-    do: %__MODULE__{reason: {:out_of_range, at_or(ops, at)}}
-
-  def from_nif({:error, {:elimit, at}}, ops, _),
-    do: %__MODULE__{reason: {:too_large, at_or(ops, at)}}
+  # An operation that was read is known by its number, one that could not be by itself.
+  def from_nif({:error, {code, op}}, ops, _) when code in [:erange, :elimit] do
+    op = if is_integer(op), do: ops |> op_at(op) |> elem(0), else: op
+    %__MODULE__{reason: {if(code == :erange, do: :out_of_range, else: :too_large), op}}
+  end
 
   def from_nif({:error, {:egap, {replica, seen, needed}}}, _, _),
     do: %__MODULE__{reason: {:gap, replica, seen, needed}}
 
   def from_nif({:error, {:bad_op, term}}, _, _), do: %__MODULE__{reason: {:bad_operation, term}}
-  def from_nif({:error, {:epath, term}}, _, _), do: %__MODULE__{reason: {:bad_path, term}}
-  def from_nif({:error, {:bad_term, term}}, _, _), do: %__MODULE__{reason: {:bad_term, term}}
 
-  def from_nif({:error, {:unknown_atom, name}}, _, _),
-    do: %__MODULE__{reason: {:unknown_atom, name}}
+  def from_nif({:error, {code, term}}, _, _)
+      when code in [:bad_path, :bad_term, :bad_replica, :bad_entry, :unknown_atom],
+      do: %__MODULE__{reason: {code, term}}
 
   def from_nif({:error, code}, _, what), do: %__MODULE__{reason: plain(code, what)}
 
@@ -148,15 +166,6 @@ defmodule Causeway.Error do
   defp plain(:eclock, _), do: {:not_an_ancestor, nil}
   defp plain(:egap, _), do: {:gap, nil, nil, nil}
   defp plain(_code, what), do: {:malformed, what}
-
-  defp at_or(ops, at) when is_integer(at) do
-    case op_at(ops, at) do
-      {nil, _} -> at
-      {op, _} -> op
-    end
-  end
-
-  defp at_or(_ops, term), do: term
 
   # Operations as the NIF counts them: those inside an `:in` one by one, with their whole path.
   defp op_at(ops, at) do

@@ -23,15 +23,15 @@ defmodule Causeway.HLC do
   def tick(last, now \\ System.system_time(:millisecond)) do
     case :causeway_nif.hlc_tick(last, now) do
       stamp when is_integer(stamp) -> stamp
-      error -> raise Causeway.Error.from_nif(error)
+      {:error, _} -> raise Causeway.Error, reason: {:out_of_range, {:tick, last, now}}
     end
   end
 
   @doc "What to hold as the greatest stamp seen, after receiving one."
   @spec receive(t(), t()) :: t()
-  def receive(last, stamp), do: max(last, stamp)
+  def receive(last, stamp) when is_integer(last) and is_integer(stamp), do: max(last, stamp)
 
   @doc "The wall-clock part."
   @spec to_datetime(t()) :: DateTime.t()
-  def to_datetime(stamp), do: DateTime.from_unix!(stamp >>> 16, :millisecond)
+  def to_datetime(stamp) when is_integer(stamp), do: DateTime.from_unix!(stamp >>> 16, :millisecond)
 end

@@ -36,11 +36,14 @@ int check_rounds(int n) {
 
 static atomic_size_t live;
 static long fail_after = -1;
+static bool failed;
 
 static void *counting_alloc(void *ctx, size_t size) {
     (void)ctx;
-    if (fail_after >= 0 && fail_after-- == 0)
+    if (fail_after >= 0 && fail_after-- == 0) {
+        failed = true;
         return NULL;
+    }
     void *p = malloc(size ? size : 1);
     if (p)
         atomic_fetch_add(&live, 1);
@@ -62,6 +65,12 @@ size_t check_mem_live(void) {
 
 void check_mem_fail_after(long n) {
     fail_after = n;
+    if (n >= 0)
+        failed = false;
+}
+
+bool check_mem_failed(void) {
+    return failed;
 }
 
 int check_main(int argc, char **argv, const char *suite, const struct check_test *tests,

@@ -50,5 +50,7 @@ int check_rounds(int n);
 extern const struct cw_mem check_mem;
 size_t check_mem_live(void);
 void check_mem_fail_after(long n);
+/* Whether that failure has happened since. */
+bool check_mem_failed(void);
 
 #endif

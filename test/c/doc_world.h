@@ -3,11 +3,10 @@
 #ifndef DOC_WORLD_H
 #define DOC_WORLD_H
 
-#include "doc_model.h"
+#include "doc_wishes.h"
 
 #define KEPT 12
 #define LETTERS 24
-#define PLACES 8
 
 struct letter { /* a fragment on its way */
     uint8_t *p; /* NULL: none */
@@ -24,28 +23,16 @@ struct truth {
     struct cw_bytes state;
 };
 
-/* What random operations are about. Few things make many conflicts. */
-struct theme {
-    struct place places[PLACES];
-    int places_n;
-    enum cw_kind kinds[MODEL_LEAVES];
-    int kinds_n;
-    int elements;
-    int batch;    /* operations in one, at most */
-    int removals; /* percent */
-    bool skewed;  /* wall clocks go as they like */
-};
-
 struct world {
     struct model model;
     struct theme theme;
     struct cw_doc *docs[REPLICAS]; /* NULL: not born */
     struct cw_doc *kept[KEPT];
     struct letter letters[LETTERS];
+    size_t posted; /* goes round in them */
     struct truth *truths;
     size_t truths_n;
     uint64_t now_ms;
-    int serial; /* of values */
 };
 
 /* Prints, as printf, when CW_TRACE is set: a failing seed's history. */
@@ -53,8 +40,6 @@ __attribute__((format(printf, 1, 2))) void world_tell(const char *format, ...);
 
 void world_open(struct world *w, int replicas, const struct theme *theme);
 void world_close(struct world *w);
-
-struct theme random_theme(void);
 
 /* ---- looking ---- */
 
@@ -64,8 +49,6 @@ uint64_t doc_receipts(const struct cw_doc *doc);
 
 /* Everything that must hold of a document. */
 void world_check(struct world *w, const struct cw_doc *doc);
-/* The same, and that it has seen `cut`; then frees it. */
-void world_check_at(struct world *w, struct cw_doc *doc, const struct cut *cut);
 
 struct cw_doc *world_any(struct world *w); /* a living replica's document */
 struct cw_doc *world_any_old(struct world *w); /* or one that was kept */
@@ -80,9 +63,9 @@ void world_become(struct world *w, int r, struct cw_doc *doc);
 void world_update(struct world *w, int r, const struct wish *wishes, size_t n);
 void world_update_randomly(struct world *w, int r);
 
-/* Decodes, so as to know what it claims, and keeps it in place of another. */
+/* Decodes, so as to know what it claims, and keeps it in place of the oldest. */
 struct letter *world_post(struct world *w, const struct cw_buf *fragment);
-const struct letter *world_any_letter(struct world *w); /* NULL: none yet */
+const struct letter *world_any_letter(struct world *w); /* often a new one; NULL: none yet */
 
 /* A document with the letter's content; NULL, and all checked, when it does not connect. */
 struct cw_doc *world_apply(struct world *w, const struct cw_doc *doc, const struct letter *letter);

@@ -60,18 +60,6 @@ static void step_laws(struct world *w) {
     cw_doc_free(ba);
 }
 
-/* A budget that is too small leaves no trace; one that is enough changes nothing. */
-static void step_budget(struct world *w) {
-    const struct cw_doc *a = world_any_old(w), *b = world_any_old(w);
-    struct cw_doc *out = NULL;
-    enum cw_err err = cw_doc_merge(a, b, check_below(60), &out);
-    CHECK(err == CW_OK || err == CW_EBUDGET);
-    CHECK(!err == (out != NULL));
-    if (out)
-        world_check(w, out);
-    cw_doc_free(out);
-}
-
 /* ---- letters ---- */
 
 static struct cut since_of(const struct cw_doc *doc, struct cw_vv **vv) {
@@ -108,8 +96,8 @@ static void step_post_delta(struct world *w) {
     post_delta(w, world_any_old(w), world_any_old(w));
 }
 
-static void step_post_between(struct world *w) {
-    const struct cw_doc *old = world_any_old(w), *doc = world_any_old(w);
+static enum cw_err post_between(struct world *w, const struct cw_doc *old,
+                                const struct cw_doc *doc) {
     struct cut from = doc_cut(old), to = doc_cut(doc);
     struct cw_buf buf;
     cw_buf_init(&buf, &check_mem, NULL, 0);
@@ -120,6 +108,21 @@ static void step_post_between(struct world *w) {
         CHECK(cut_equal(&l->from, &from) && cut_equal(&l->to, &to));
     }
     cw_buf_free(&buf);
+    return err;
+}
+
+static void step_post_between(struct world *w) {
+    post_between(w, world_any_old(w), world_any_old(w));
+}
+
+/* What each of two lacks of the other. */
+static void step_post_halves(struct world *w) {
+    const struct cw_doc *a = world_any_old(w), *b = world_any_old(w);
+    struct cw_doc *ab = merged(a, b);
+    CHECK_OK(post_between(w, a, ab));
+    if (check_below(2))
+        CHECK_OK(post_between(w, b, ab));
+    cw_doc_free(ab);
 }
 
 static void step_post_state(struct world *w) {
@@ -142,6 +145,58 @@ static void step_arrival(struct world *w) {
 static void step_old_arrival(struct world *w) {
     const struct letter *l = world_any_letter(w);
     cw_doc_free(l ? world_apply(w, world_any_old(w), l) : NULL);
+}
+
+/* A budget that is too small leaves no trace; one that is enough changes nothing. */
+static void merge_within(struct world *w, size_t budget) {
+    struct cw_doc *out = NULL;
+    enum cw_err err = cw_doc_merge(world_any_old(w), world_any_old(w), budget, &out);
+    CHECK(err == CW_OK || err == CW_EBUDGET);
+    CHECK(!err == (out != NULL));
+    if (out)
+        world_check(w, out);
+    cw_doc_free(out);
+}
+
+static void apply_within(struct world *w, size_t budget) {
+    const struct letter *l = world_any_letter(w);
+    struct cw_fault fault = {0};
+    struct cw_doc *out = NULL;
+    if (!l)
+        return;
+    enum cw_err err =
+        cw_doc_apply(world_any_old(w), cw_bytes(l->p, l->n), budget, &out, &fault);
+    CHECK(err == CW_OK || err == CW_EBUDGET || err == CW_EGAP);
+    CHECK(!err == (out != NULL));
+    if (out)
+        world_check(w, out);
+    cw_doc_free(out);
+    cw_name_release(fault.replica);
+}
+
+static void delta_within(struct world *w, size_t budget) {
+    const struct cw_doc *a = world_any_old(w), *b = world_any_old(w);
+    struct cw_buf buf;
+    struct cw_vv *since;
+    cw_buf_init(&buf, &check_mem, NULL, 0);
+    CHECK_OK(cw_doc_clock(b, &since));
+    enum cw_err err = cw_doc_delta(a, since, budget, &buf);
+    CHECK(err == CW_OK || err == CW_EBUDGET);
+    if (!err)
+        world_post(w, &buf);
+    buf.n = 0;
+    err = cw_doc_delta_between(b, a, budget, &buf);
+    CHECK(err == CW_OK || err == CW_EBUDGET || err == CW_ECLOCK);
+    if (!err)
+        world_post(w, &buf);
+    cw_buf_free(&buf);
+    cw_vv_release(since);
+}
+
+static void step_budget(struct world *w) {
+    merge_within(w, check_below(40));
+    apply_within(w, check_below(40));
+    delta_within(w, check_below(20));
 }
 
 /* ---- joins of letters ---- */
@@ -354,20 +409,24 @@ static void step_update(struct world *w) {
     world_update_randomly(w, world_alive(w));
 }
 
-/* How often out of a hundred each happens. */
+/* What happens beside updates, and how often. */
 static const struct {
     int share;
     void (*run)(struct world *w);
 } steps[] = {
-    {40, step_update},     {9, step_merge},        {3, step_merge_old},  {4, step_laws},
-    {1, step_budget},      {10, step_delta},       {5, step_post_delta}, {5, step_post_between},
-    {1, step_post_state},  {8, step_arrival},      {3, step_old_arrival}, {4, step_join},
-    {2, step_associativity}, {1, step_fork},       {1, step_restart},    {1, step_forget},
-    {2, step_changes},
+    {10, step_merge},      {5, step_merge_old},    {6, step_laws},         {1, step_budget},
+    {12, step_delta},      {8, step_post_delta},   {5, step_post_between}, {5, step_post_halves},
+    {1, step_post_state},  {15, step_arrival},     {5, step_old_arrival},  {14, step_join},
+    {4, step_associativity}, {3, step_fork},       {2, step_restart},      {1, step_forget},
+    {3, step_changes},
 };
 
 static void random_step(struct world *w) {
     int at = (int)check_below(100);
+    if ((int)check_below(100) < w->theme.updates) {
+        step_update(w);
+        return;
+    }
     for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
         at -= steps[i].share;
         if (at < 0) {
@@ -413,30 +472,74 @@ static void run_world(const struct theme *theme, int n) {
 }
 
 static void test_schedules(void) {
-    for (int i = 0; i < check_rounds(100); i++) {
+    for (int i = 0; i < check_rounds(1500); i++) {
         struct theme theme = random_theme();
         run_world(&theme, 150);
     }
 }
 
 static void test_one_object(void) {
-    for (int i = 0; i < check_rounds(180); i++) {
+    for (int i = 0; i < check_rounds(1800); i++) {
         struct theme theme = random_theme();
-        theme.places_n = theme.kinds_n = 1;
-        theme.kinds[0] = model_kinds[2 + i % MODEL_LEAVES];
+        theme.objects_n = 1;
+        theme.objects[0].kind = model_kinds[2 + i % MODEL_LEAVES];
         theme.removals = 10 + (int)check_below(50);
         run_world(&theme, 100);
     }
 }
 
 static void test_skewed_clocks(void) {
-    for (int i = 0; i < check_rounds(40); i++) {
+    for (int i = 0; i < check_rounds(400); i++) {
         struct theme theme = random_theme();
-        theme.kinds_n = 2;
-        theme.kinds[0] = CW_REGISTER;
-        theme.kinds[1] = CW_REGISTER_MULTI;
+        for (int k = 0; k < theme.objects_n; k++)
+            theme.objects[k].kind = check_below(2) ? CW_REGISTER : CW_REGISTER_MULTI;
         theme.skewed = true;
         run_world(&theme, 120);
+    }
+}
+
+/* Long elements: documents forget what they changed, and give all they have instead. */
+static void test_short_memories(void) {
+    for (int i = 0; i < check_rounds(20); i++) {
+        struct theme theme = random_theme();
+        for (int k = 0; k < theme.objects_n; k++)
+            theme.objects[k].kind = CW_SET;
+        theme.elements = 14; /* one of them of 3000 bytes */
+        theme.updates = 80;
+        theme.batch = 8;
+        run_world(&theme, 300);
+    }
+}
+
+/* More operations in one write, and more cells under one removal, than are collected at a time. */
+static void large_batch(struct world *w, int r) {
+    struct wish wishes[180];
+    size_t n = 100 + check_below(80);
+    for (size_t i = 0; i < n; i++) {
+        wishes[i] = (struct wish){.verb = check_below(5) ? CW_ADD : CW_REMOVE};
+        wishes[i].on = (struct object){{2, {{CW_MAP, 1}, {CW_MAP, (int)check_below(2)}}}, CW_SET};
+        wishes[i].arg = (int)check_below(220);
+        if (check_below(150) == 0) {
+            wishes[i].verb = CW_DELETE;
+            wishes[i].on.place.n = 1;
+            wishes[i].on.kind = CW_KIND_NONE;
+        }
+    }
+    world_update(w, r, wishes, n);
+}
+
+static void test_large_batches(void) {
+    for (int i = 0; i < check_rounds(10); i++) {
+        struct theme theme = random_theme();
+        struct world w;
+        world_open(&w, 2, &theme);
+        for (int k = 0; k < 5; k++) {
+            large_batch(&w, world_alive(&w));
+            step_merge(&w);
+            step_delta(&w);
+            step_changes(&w);
+        }
+        world_close(&w);
     }
 }
 
@@ -445,6 +548,8 @@ int main(int argc, char **argv) {
         {"schedules", test_schedules},
         {"one object", test_one_object},
         {"skewed clocks", test_skewed_clocks},
+        {"short memories", test_short_memories},
+        {"large batches", test_large_batches},
     };
     return check_main(argc, argv, "doc_laws", tests, sizeof tests / sizeof tests[0]);
 }

@@ -406,37 +406,56 @@ static void test_mutations(void) {
     }
 }
 
+static enum cw_err read_only(struct cw_bytes s) {
+    struct cw_fragment f;
+    enum cw_err err = cw_fragment_read(&f, &check_mem, s);
+    if (!err)
+        cw_fragment_free(&f);
+    return err;
+}
+
+static enum cw_err write_again(struct cw_bytes s) {
+    struct cw_fragment f;
+    struct cw_buf out = new_buf();
+    CHECK_OK(cw_fragment_read(&f, &cw_mem_std, s)); /* whose memory never fails */
+    enum cw_err err = fragment_write(&f, &out);
+    CHECK(err || cw_bytes_eq(cw_buf_slice(&out, 0), s));
+    cw_buf_free(&out);
+    cw_fragment_free(&f);
+    return err;
+}
+
+static enum cw_err join_itself(struct cw_bytes s) {
+    struct cw_buf out = new_buf();
+    enum cw_err err = cw_fragment_join(&check_mem, s, s, &out);
+    CHECK(err || cw_bytes_eq(cw_buf_slice(&out, 0), s));
+    cw_buf_free(&out);
+    return err;
+}
+
+/* Each allocation fails once: an error, nothing kept, and then it works. */
+static void without_memory(enum cw_err (*call)(struct cw_bytes), struct cw_bytes s) {
+    enum cw_err err = CW_ENOMEM;
+    for (long k = 0; err; k++) {
+        size_t live = check_mem_live();
+        check_mem_fail_after(k);
+        err = call(s);
+        check_mem_fail_after(-1);
+        CHECK(!err || err == CW_ENOMEM);
+        CHECK(check_mem_live() == live);
+    }
+}
+
 static void test_no_memory(void) {
     static struct made m;
     for (int i = 0; i < check_rounds(20); i++) {
-        struct cw_buf a = new_buf(), b = new_buf();
+        struct cw_buf buf = new_buf();
         make(&m, CELLS, 20);
-        CHECK_OK(fragment_write(&m.f, &a));
-        enum cw_err err = CW_ENOMEM;
-        for (long k = 0; err; k++) {
-            struct cw_fragment f;
-            size_t live = check_mem_live();
-            check_mem_fail_after(k);
-            err = cw_fragment_read(&f, &check_mem, cw_buf_slice(&a, 0));
-            check_mem_fail_after(-1);
-            CHECK(!err || (err == CW_ENOMEM && check_mem_live() == live));
-            if (!err)
-                cw_fragment_free(&f);
-        }
-        err = CW_ENOMEM;
-        for (long k = 0; err; k++) {
-            cw_buf_free(&b);
-            size_t live = check_mem_live();
-            check_mem_fail_after(k);
-            err = fragment_write(&m.f, &b);
-            check_mem_fail_after(-1);
-            if (err)
-                cw_buf_free(&b);
-            CHECK(!err || (err == CW_ENOMEM && check_mem_live() == live));
-        }
-        CHECK(cw_bytes_eq(cw_buf_slice(&a, 0), cw_buf_slice(&b, 0)));
-        cw_buf_free(&a);
-        cw_buf_free(&b);
+        CHECK_OK(fragment_write(&m.f, &buf));
+        without_memory(read_only, cw_buf_slice(&buf, 0));
+        without_memory(write_again, cw_buf_slice(&buf, 0));
+        without_memory(join_itself, cw_buf_slice(&buf, 0));
+        cw_buf_free(&buf);
         unmake(&m);
     }
 }

@@ -54,12 +54,53 @@ static inline struct cw_doc *fuzz_doc(const char *name) {
     return doc;
 }
 
+#define FUZZ_FIELDS (CW_PATH_MAX + 1)
+
+/* The fields of a content key; returns how many. */
+static inline size_t fuzz_fields(struct cw_bytes key, struct cw_bytes *fields) {
+    struct cw_reader r = cw_reader(key);
+    size_t n = 0;
+    while (cw_kind_is_map((enum cw_kind)cw_read_byte(&r))) {
+        const uint8_t *at = r.p;
+        cw_skip_key_term(&r);
+        CHECK(!r.err && n < FUZZ_FIELDS);
+        fields[n++] = cw_bytes(at, (size_t)(r.p - at));
+    }
+    return n;
+}
+
+/* An object is found by its path, unless a kind that comes first hides one of the maps it is in. */
+static inline void fuzz_find(const struct cw_doc *doc, struct cw_bytes cell) {
+    struct cw_key_parts parts = cw_key_parts(cell);
+    struct cw_bytes fields[FUZZ_FIELDS];
+    struct cw_buf key = fuzz_buf();
+    enum cw_kind kind;
+    uint64_t here, elsewhere;
+    if (parts.class == CW_RECEIPT)
+        return;
+    size_t n = fuzz_fields(cell, fields);
+    CHECK(cw_doc_cells(doc, parts.object) >= 1);
+    if (cw_doc_find(doc, fields, n, parts.kind, &key, &kind))
+        CHECK(kind == parts.kind && key.n == parts.object.n);
+    if (cw_doc_find(doc, fields, n, CW_KIND_NONE, &key, &kind))
+        CHECK(cw_kind_name(kind) && key.p[key.n - 1] == (uint8_t)kind);
+    if (cw_kind_is_set(parts.kind))
+        cw_doc_has_element(doc, parts.object, parts.kind, parts.suffix);
+    if (parts.kind == CW_COUNTER_BOUNDED)
+        CHECK_OK(cw_doc_rights(doc, parts.object, &here, &elsewhere));
+    cw_buf_free(&key);
+}
+
 /* All that a document must be able to do; appends its state to `out`. */
 static inline void fuzz_doc_check(const struct cw_doc *doc, struct cw_buf *out) {
     static const uint8_t map = CW_MAP;
-    const char *fault = cw_tree_check(cw_doc_tree(doc));
+    struct cw_cursor cur;
+    const struct cw_tree *tree = cw_doc_tree(doc);
+    const char *fault = cw_tree_check(tree);
     if (fault)
         check_failed(__FILE__, __LINE__, fault);
+    for (bool more = cw_cursor_seek(&cur, tree, cw_bytes("", 0)); more; more = cw_cursor_next(&cur))
+        fuzz_find(doc, cw_cursor_key(&cur));
     struct cw_buf dump = fuzz_buf();
     CHECK_OK(dump_object(doc, cw_bytes(&map, 1), CW_MAP, &dump));
     cw_buf_free(&dump);

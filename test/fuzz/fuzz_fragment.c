@@ -19,10 +19,27 @@ static void between(const struct cw_doc *old, const struct cw_doc *doc) {
     cw_buf_free(&delta);
 }
 
-static void apply(const struct cw_doc *old, struct cw_bytes fragment) {
+/* Merging does not depend on the order, whatever the two have been told. */
+static void meet(const struct cw_doc *a, const struct cw_doc *b) {
+    struct cw_doc *ab = NULL, *ba = NULL;
+    struct cw_buf state = fuzz_buf();
+    enum cw_err err = cw_doc_merge(a, b, SIZE_MAX, &ab);
+    CHECK(!err || err == CW_EREPLICA || err == CW_EDUPLICATE);
+    CHECK(!err == !cw_doc_merge(b, a, SIZE_MAX, &ba));
+    if (!err) {
+        fuzz_doc_check(ab, &state);
+        CHECK(fuzz_same(ab, ba));
+    }
+    cw_doc_free(ab);
+    cw_doc_free(ba);
+    cw_buf_free(&state);
+}
+
+/* NULL when it cannot be applied. */
+static struct cw_doc *apply(const struct cw_doc *old, struct cw_bytes fragment) {
     struct cw_doc *doc = fuzz_apply(old, fragment);
     if (!doc)
-        return;
+        return NULL;
     struct cw_buf state = fuzz_buf();
     fuzz_doc_check(doc, &state);
     struct cw_doc *twice = fuzz_apply(doc, fragment), *other = fuzz_doc("other");
@@ -34,8 +51,8 @@ static void apply(const struct cw_doc *old, struct cw_bytes fragment) {
     cw_doc_free(copy);
     cw_doc_free(other);
     cw_doc_free(twice);
-    cw_doc_free(doc);
     cw_buf_free(&state);
+    return doc;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -43,8 +60,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!fuzz_fragment_good(s))
         return 0;
     struct cw_doc *empty = fuzz_doc("empty"), *small = small_doc();
-    apply(empty, s);
-    apply(small, s);
+    struct cw_doc *x = apply(empty, s), *y = apply(small, s);
+    if (x)
+        meet(x, small);
+    if (x && y)
+        meet(x, y);
+    cw_doc_free(x);
+    cw_doc_free(y);
     cw_doc_free(empty);
     cw_doc_free(small);
     CHECK(check_mem_live() == 0);

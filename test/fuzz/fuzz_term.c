@@ -44,7 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     enum cw_encoding enc = data[0] & 1 ? CW_VALUE : CW_KEY;
     struct cw_reader r = cw_reader(cw_bytes(data + 1, size - 1));
-    struct cw_bytes before, bytes;
+    struct cw_bytes before = {NULL, 0}, bytes;
     read_tokens(r, enc);
     for (struct term *t, *last = NULL; (t = next_term(&r, enc, &bytes)); last = t, before = bytes)
         if (last && enc == CW_KEY)
