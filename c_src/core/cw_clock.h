@@ -1,7 +1,6 @@
 /* Version vectors as bytes (docs/FORMAT.md, "Clocks"): what applications hold, compare and store.
  *
- *     magic, version and type | n varint | width byte | counters: n * width | names: n * (len,
- * bytes)
+ *     magic, version and type | n varint | width byte | counters: n * width | names: n * name
  *
  * Replicas ascend by id; `width` is the least of 1, 2, 4, 8 that holds the greatest counter. Where
  * two clocks name the same replicas, as they nearly always do, their names are equal byte for byte,

@@ -42,8 +42,7 @@ enum cw_class { CW_NO_CELLS, CW_DOTS, CW_VALUES, CW_TALLY, CW_RECEIPT };
 #define CW_RECEIPT_TAG 0x01
 #define CW_PREFIX_END 0xff /* above every byte that can follow a field: the kinds' tags */
 #define CW_PATH_MAX 64     /* fields of a path */
-#define CW_CONTENT_KEY_MAX                                                                         \
-    (CW_KEY_MAX - 1u) /* a receipt's key is one byte longer than its tally's */
+#define CW_CONTENT_KEY_MAX (CW_KEY_MAX - 1u) /* a receipt's is one byte longer than its tally's */
 
 /* NULL and CW_NO_CELLS for what is no kind. */
 const char *cw_kind_name(enum cw_kind kind);

@@ -1,9 +1,9 @@
 /* Terms as bytes, in two encodings (docs/FORMAT.md, "Terms").
  *
- *   CW_KEY    order-preserving: memcmp of two encodings is the order of the terms: nil < false <
- * true < integers < floats < other atoms < binaries < tuples < lists < maps; within a type by
- *             value, compound ones element by element. Self-delimiting, and none is a prefix of
- *             another.
+ *   CW_KEY    order-preserving: memcmp of two encodings is the order of the terms: nil < false
+ *             < true < integers < floats < other atoms < binaries < tuples < lists < maps; within
+ *             a type by value, compound ones element by element. Self-delimiting, and none is a
+ *             prefix of another.
  *   CW_VALUE  compact: lengths in front, bytes as they are.
  *
  * Both are canonical: one term, one encoding. Not encodable: pids, ports, references, functions,
@@ -73,8 +73,7 @@ struct cw_token {
 };
 
 /* The next token. In CW_KEY a compound term ends with a CW_T_END token, in CW_VALUE after `n`
- * elements. Failures stick to the reader; canonical form is checked as far as one token shows it.
- */
+ * elements. Failures stick to the reader; canonical form is checked as far as a token shows it. */
 struct cw_token cw_read_token(struct cw_reader *r, enum cw_encoding enc);
 
 /* Copies `s` of an escaped token to `dst`, which has room for `s.n` bytes; returns the length. */

@@ -11,8 +11,7 @@ void cw_wire_put(struct cw_buf *out, const struct cw_key_parts *key, struct cw_b
                  const struct cw_vv *vv);
 
 /* Reads one payload and appends its form in memory to `out`; raises `*hlc` to the greatest stamp.
- * Refuses what is not canonical, and dots that `vv` does not contain. Failures stick to the reader.
- */
+ * Refuses what is not canonical, and dots `vv` does not contain. Failures stick to the reader. */
 void cw_wire_read(struct cw_reader *r, const struct cw_key_parts *key, const struct cw_vv *vv,
                   struct cw_buf *out, uint64_t *hlc);
 

@@ -12,7 +12,13 @@
 
 /* ---- arguments and results ---- */
 
-static uint64_t now_ms(void) {
+/* For registers, the only ones that are stamped: reading the clock takes as long as other things here. */
+static uint64_t now_ms(const struct nif_ops *ops) {
+    size_t i = 0;
+    while (i < ops->n && ops->ops[i].verb != CW_PUT)
+        i++;
+    if (i == ops->n)
+        return 0;
     ErlNifTime t = enif_monotonic_time(ERL_NIF_MSEC) + enif_time_offset(ERL_NIF_MSEC);
     return t > 0 ? (uint64_t)t : 0;
 }
@@ -144,7 +150,7 @@ ERL_NIF_TERM nif_doc_update(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     } else if (err) {
         term = ops_error(env, err, &ops);
     } else {
-        err = cw_doc_update(doc, ops.ops, ops.n, now_ms(), &to, &fault);
+        err = cw_doc_update(doc, ops.ops, ops.n, now_ms(&ops), &to, &fault);
         term = err ? update_error(env, err, &fault) : nif_make_doc(env, to);
         if (!nif_is_dirty() && ops.n > 4)
             enif_consume_timeslice(env, (int)(ops.n / 10) + 1); /* about a microsecond an op */

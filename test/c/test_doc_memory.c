@@ -315,7 +315,7 @@ static void run_world(void) {
 }
 
 static void test_every_call(void) {
-    for (int i = 0; i < check_rounds(60); i++)
+    for (int i = 0; i < check_rounds(600); i++)
         run_world();
 }
 

@@ -47,6 +47,7 @@ static struct cw_doc *apply(const struct cw_doc *old, struct cw_bytes fragment) 
     struct cw_doc *copy = fuzz_apply(other, cw_buf_slice(&state, 0));
     CHECK(copy && fuzz_same(copy, doc));
     between(old, doc);
+    fuzz_doc_find(doc);
     small_edit(doc);
     cw_doc_free(copy);
     cw_doc_free(other);

@@ -264,6 +264,7 @@ static void converge(struct world *w) {
     struct cw_doc *all = merge(w->docs[0], w->docs[1]);
     replace(&all, merge(all, w->docs[2]));
     fuzz_doc_check(all, &state);
+    fuzz_doc_find(all);
     for (size_t r = 0; r < DOCS; r++) {
         for (size_t i = 1; i < DOCS; i++)
             replace(&w->docs[r], merge(w->docs[r], w->docs[(r + i) % DOCS]));

@@ -49,7 +49,7 @@ defmodule Causeway.DocModel do
 
   defp leaves_nothing?(%Act{verb: verb, path: path}) do
     verb in [:delete, :reset] or
-      (verb in [:remove, :disable] and kind(path) not in [:set_remove_wins])
+      (verb in [:remove, :disable] and kind(path) not in [:set_remove_wins, :flag_disable_wins])
   end
 
   @doc "The kind that the model has at a path: the last field's name says it."
