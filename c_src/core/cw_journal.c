@@ -139,9 +139,9 @@ static uint8_t *append_in_place(struct cw_journal *journal, size_t len) {
 
 /* Where the entries to be kept begin when `len` more bytes are to fit within the limit: after the
  * floor, or further on. */
-static size_t cut_at(const struct cw_journal *journal, size_t len) {
+static size_t cut_at(const struct cw_journal *journal, size_t len, size_t limit) {
     const uint8_t *p = journal->pages->bytes;
-    size_t at = entry_at(p).len, keep = CW_JOURNAL_MAX;
+    size_t at = entry_at(p).len, keep = limit;
     if (journal->len - at + len > keep)
         keep /= 2;
     while (journal->len - at > (keep > len ? keep - len : 0))
@@ -151,9 +151,9 @@ static size_t cut_at(const struct cw_journal *journal, size_t len) {
 
 /* New pages that begin with a floor and the entries kept, with room for `len` bytes. */
 static enum cw_err renew(struct cw_journal *journal, const struct cw_mem *mem,
-                         const struct cw_context *before, size_t len) {
+                         const struct cw_context *before, size_t len, size_t limit) {
     struct cw_journal_pages *old = journal->pages;
-    size_t cut = old ? cut_at(journal, len) : 0, kept = old ? journal->len - cut : 0;
+    size_t cut = old ? cut_at(journal, len, limit) : 0, kept = old ? journal->len - cut : 0;
     size_t room = before->vv->n + 1; /* every replica in an entry is in the context, or the self */
     struct floor floor = {cw_alloc(mem, room * sizeof *floor.at), 0};
     if (!floor.at)
@@ -179,14 +179,14 @@ static enum cw_err renew(struct cw_journal *journal, const struct cw_mem *mem,
     return pages ? CW_OK : CW_ENOMEM;
 }
 
-void cw_journal_add(struct cw_journal *journal, const struct cw_mem *mem,
+void cw_journal_add(struct cw_journal *journal, const struct cw_mem *mem, size_t limit,
                     const struct cw_context *before, const struct cw_span *spans, size_t n,
                     struct cw_bytes touches, bool net) {
     size_t len = entry_size(n, touches.n);
     uint8_t *p = NULL;
-    if (len <= CW_JOURNAL_MAX / 2) {
+    if (len <= limit / 2) {
         p = append_in_place(journal, len);
-        if (!p && renew(journal, mem, before, len) == CW_OK)
+        if (!p && renew(journal, mem, before, len, limit) == CW_OK)
             p = append_in_place(journal, len);
     }
     if (p)

@@ -11,7 +11,16 @@
 #include "cw_cell.h"
 #include "cw_reader.h"
 
-#define CW_JOURNAL_MAX (64u << 10) /* bytes; twice that may be held */
+/* Bytes of entries, by the size of the document; half as many in one entry. Twice that may be held. */
+#define CW_JOURNAL_MIN (64u << 10)
+#define CW_JOURNAL_MAX (4u << 20)
+
+static inline size_t cw_journal_limit(uint64_t cells) {
+    uint64_t bytes = 16 * cells; /* a fifth of what the cells take, or so */
+    return bytes < CW_JOURNAL_MIN   ? CW_JOURNAL_MIN
+           : bytes > CW_JOURNAL_MAX ? CW_JOURNAL_MAX
+                                    : (size_t)bytes;
+}
 
 struct cw_journal_pages;
 
@@ -39,7 +48,7 @@ struct cw_span {
 /* Adds an entry: these writes, the first ones after `before`, touched these keys. A `net` entry lists
  * only the keys that all its writes together changed. Without memory, or when the entry is over the
  * limit, the journal forgets everything. */
-void cw_journal_add(struct cw_journal *journal, const struct cw_mem *mem,
+void cw_journal_add(struct cw_journal *journal, const struct cw_mem *mem, size_t limit,
                     const struct cw_context *before, const struct cw_span *spans, size_t n,
                     struct cw_bytes touches, bool net);
 

@@ -24,7 +24,7 @@ static enum cw_err note(struct cw_doc *to, const struct cw_doc *doc, const struc
     struct cw_context cx = cw_doc_context(doc);
     size_t n = spans_of(before, to->vv, spans);
     if (n)
-        cw_journal_add(&to->journal, doc->mem, &cx, spans, n, touches, net);
+        cw_journal_add(&to->journal, doc->mem, cw_journal_limit(cw_doc_count(to)), &cx, spans, n, touches, net);
     cw_free(doc->mem, spans);
     return CW_OK;
 }

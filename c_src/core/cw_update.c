@@ -531,7 +531,7 @@ static enum cw_err finish(struct update *u, bool settled, struct cw_doc **out) {
         to->hlc = u->hlc;
     struct cw_context before = cw_doc_context(doc);
     struct cw_span span = {u->dot.id, doc->own, to->own};
-    cw_journal_add(&to->journal, doc->mem, &before, &span, 1, cw_buf_slice(&u->touches, 0), false);
+    cw_journal_add(&to->journal, doc->mem, cw_journal_limit(cw_doc_count(doc)), &before, &span, 1, cw_buf_slice(&u->touches, 0), false);
     if (settled)
         cw_doc_count_receipts(to);
     return CW_OK;

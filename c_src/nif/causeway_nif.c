@@ -1,5 +1,6 @@
 /* The NIF library: its state, its life, its table of calls. */
-#include <stdatomic.h>
+#define _GNU_SOURCE /* dladdr */
+#include <dlfcn.h>
 #include <string.h>
 
 #include "../core/cw_tree.h"
@@ -12,11 +13,6 @@
 
 /* ---- documents as resources ---- */
 
-/* What all loads of this library share. An upgrade from the same file is a second load of the one
- * library, and its data: the old load ends while the new one is at work. Only the last one to end
- * may stop what is here and the allocator. */
-static atomic_flag loading = ATOMIC_FLAG_INIT; /* held by a load that begins or ends */
-static unsigned loads;
 static struct nif_reaper *reaper;
 
 static void doc_destroy(ErlNifEnv *env, void *obj) {
@@ -95,26 +91,13 @@ static void fill_atoms(ErlNifEnv *env, struct nif_atoms *atoms) {
     atoms->a_false = enif_make_atom(env, "false");
 }
 
-static bool begin(void) {
-    while (atomic_flag_test_and_set(&loading))
-        ;
-    if (!reaper)
-        reaper = nif_reaper_start();
-    loads += reaper != NULL;
-    bool ok = reaper != NULL;
-    atomic_flag_clear(&loading);
-    return ok;
-}
-
-static void end(void) {
-    while (atomic_flag_test_and_set(&loading))
-        ;
-    if (--loads == 0) {
-        nif_reaper_stop(reaper);
-        reaper = NULL;
-        nif_mem_stop();
-    }
-    atomic_flag_clear(&loading);
+/* Documents know their allocator, which is in this library, and outlive it: those made before an
+ * upgrade are taken over by the next one. So it stays in memory when the VM closes it, with its
+ * reaper, and when it is loaded again it is all still there. */
+static bool stay(void) {
+    Dl_info info;
+    return dladdr(&reaper, &info) &&
+           dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
 }
 
 /* The argument of load and upgrade is the secret of the tree's shape, which trees keep for life. */
@@ -128,20 +111,24 @@ static bool set_secret(ErlNifEnv *env, ERL_NIF_TERM info) {
 
 static int load(ErlNifEnv *env, void **priv, ERL_NIF_TERM info) {
     ErlNifResourceFlags flags = ERL_NIF_RT_CREATE | ERL_NIF_RT_TAKEOVER;
-    struct nif_lib *lib = set_secret(env, info) ? enif_alloc(sizeof *lib) : NULL;
-    if (!lib)
+    if (!set_secret(env, info))
         return 1;
+    if (!reaper && (!stay() || !(reaper = nif_reaper_start())))
+        return 2;
+    struct nif_lib *lib = enif_alloc(sizeof *lib);
+    if (!lib)
+        return 3;
     fill_atoms(env, &lib->atoms);
     lib->doc_type = enif_open_resource_type(env, NULL, "causeway_doc", doc_destroy, flags, NULL);
-    if (!lib->doc_type || !begin()) {
+    if (!lib->doc_type) {
         enif_free(lib);
-        return 2;
+        return 4;
     }
     *priv = lib;
     return 0;
 }
 
-/* New code takes over the resources of the old, whose own state `unload` will free. */
+/* New code takes over the documents of the old, whose own state `unload` will free. */
 static int upgrade(ErlNifEnv *env, void **priv, void **old_priv, ERL_NIF_TERM info) {
     (void)old_priv;
     return load(env, priv, info);
@@ -150,7 +137,6 @@ static int upgrade(ErlNifEnv *env, void **priv, void **old_priv, ERL_NIF_TERM in
 static void unload(ErlNifEnv *env, void *priv) {
     (void)env;
     enif_free(priv);
-    end();
 }
 
 static ErlNifFunc calls[] = {

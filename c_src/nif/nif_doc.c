@@ -12,7 +12,8 @@
 
 /* ---- arguments and results ---- */
 
-/* For registers, the only ones that are stamped: reading the clock takes as long as other things here. */
+/* For registers, the only ones that are stamped: reading the clock takes as long as other things
+ * here. */
 static uint64_t now_ms(const struct nif_ops *ops) {
     size_t i = 0;
     while (i < ops->n && ops->ops[i].verb != CW_PUT)

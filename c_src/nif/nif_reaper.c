@@ -10,12 +10,11 @@ struct nif_reaper {
     ErlNifMutex *mutex;
     ErlNifCond *cond;
     struct job *jobs;
-    bool stop;
 };
 
 static struct job *take(struct nif_reaper *reaper) {
     enif_mutex_lock(reaper->mutex);
-    while (!reaper->jobs && !reaper->stop)
+    while (!reaper->jobs)
         enif_cond_wait(reaper->cond, reaper->mutex);
     struct job *jobs = reaper->jobs;
     reaper->jobs = NULL;
@@ -24,13 +23,11 @@ static struct job *take(struct nif_reaper *reaper) {
 }
 
 static void *run(void *arg) {
-    struct job *job;
-    while ((job = take(arg)) != NULL) {
-        while (job) {
-            struct job *next = job->next;
+    for (;;) {
+        for (struct job *job = take(arg), *next; job; job = next) {
+            next = job->next;
             cw_forest_drain(job->rest);
             enif_free(job);
-            job = next;
         }
     }
     return NULL;
@@ -55,15 +52,6 @@ struct nif_reaper *nif_reaper_start(void) {
         return reaper;
     destroy(reaper);
     return NULL;
-}
-
-void nif_reaper_stop(struct nif_reaper *reaper) {
-    enif_mutex_lock(reaper->mutex);
-    reaper->stop = true;
-    enif_cond_signal(reaper->cond);
-    enif_mutex_unlock(reaper->mutex);
-    enif_thread_join(reaper->thread, NULL);
-    destroy(reaper);
 }
 
 void nif_reaper_give(struct nif_reaper *reaper, struct cw_forest *rest) {

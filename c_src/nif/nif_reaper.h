@@ -10,9 +10,6 @@ struct nif_reaper;
 /* NULL when the thread cannot be started. */
 struct nif_reaper *nif_reaper_start(void);
 
-/* Finishes what is left and ends the thread. */
-void nif_reaper_stop(struct nif_reaper *reaper);
-
 /* Takes over a token of cw_doc_free_some. */
 void nif_reaper_give(struct nif_reaper *reaper, struct cw_forest *rest);
 

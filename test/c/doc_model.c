@@ -424,7 +424,8 @@ static enum cw_err resolve_place(const struct view *v, const struct place *asked
     return CW_OK;
 }
 
-/* Spending and giving need rights. Debt, from a removal that crossed a spending, is forgiven first. */
+/* Spending and giving need rights. Debt, from a removal that crossed a spending, is forgiven first.
+ */
 static enum cw_err run_bounded(struct model *m, const struct event *ev, const struct view *v,
                                const struct wish *wish, struct cw_fault *fault) {
     int64_t here = view_rights(v, &wish->on, ev->replica), debt = here < 0 ? -here : 0;

@@ -1,6 +1,6 @@
-/* The obvious model of what documents hold: the history itself. Every update that made a write is an
- * event, with the writes its replica knew at that moment and what it did, act by act. What is at a
- * path, for somebody who has seen some of the events, is worked out from that alone:
+/* The obvious model of what documents hold: the history itself. Every update that made a write is
+ * an event, with the writes its replica knew at that moment and what it did, act by act. What is at
+ * a path, for somebody who has seen some of the events, is worked out from that alone:
  *
  *     an act is alive unless somebody who had seen it overrode it;
  *     what is there are the acts alive.
@@ -59,7 +59,7 @@ struct model {
     struct act *at; /* as made: nobody had seen a later one */
     size_t n;
     size_t cap;
-    size_t event; /* the first act of the event being made */
+    size_t event;           /* the first act of the event being made */
     struct object *objects; /* all that were ever acted on */
     size_t objects_n;
 };

@@ -25,7 +25,7 @@ static struct cw_bytes a_string(enum cw_term_type type, const void *p, size_t n)
 }
 
 static struct cw_bytes a_long_binary(size_t n) {
-    static uint8_t space[4096];
+    static uint8_t space[5000];
     memset(space, 'z', sizeof space);
     return a_string(CW_T_BINARY, space, n);
 }
@@ -76,7 +76,7 @@ static void make_elements(void) {
     elements[10] = a_compound(CW_T_LIST);
     elements[11] = a_compound(CW_T_MAP);
     for (int i = 12; i < ELEMENTS; i++)
-        elements[i] = an_int(i);
+        elements[i] = i < LONG_ELEMENTS ? an_int(i) : a_long_binary((size_t)(4000 + i));
 }
 
 /* The first name of a series whose id has this high byte. */

@@ -1,13 +1,14 @@
-/* What the document tests talk about, as encoded terms: a few fields, elements, values and replicas,
- * chosen where encodings go wrong: bytes 0x00 and 0xff inside and at the end, lengths over the
- * stack buffers of the core. They are numbered; the tests see numbers only. */
+/* What the document tests talk about, as encoded terms: a few fields, elements, values and
+ * replicas, chosen where encodings go wrong: bytes 0x00 and 0xff inside and at the end, lengths
+ * over the stack buffers of the core. They are numbered; the tests see numbers only. */
 #ifndef DOC_TERMS_H
 #define DOC_TERMS_H
 
 #include "../../c_src/core/cw_vv.h"
 
 #define FIELDS 6     /* ascending as keys */
-#define ELEMENTS 600 /* the first dozen are odd ones, the rest integers */
+#define ELEMENTS 600 /* the first dozen are odd ones, then integers, the last ten are long */
+#define LONG_ELEMENTS 590
 #define REPLICAS 8
 
 struct cw_bytes term_field(int field);

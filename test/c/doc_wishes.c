@@ -82,13 +82,21 @@ static void blur(struct wish *wish) {
         wish->on.place.at[1].map = check_below(2) ? CW_MAP_GROW : CW_MAP;
 }
 
+static int random_arg(struct theme *t, enum cw_verb verb) {
+    if (verb == CW_PUT)
+        return t->serial++;
+    if (verb == CW_TRANSFER)
+        return (int)check_below(REPLICAS);
+    if (t->bulky && check_below(2))
+        return LONG_ELEMENTS + (int)check_below(ELEMENTS - LONG_ELEMENTS);
+    return (int)check_below((uint64_t)t->elements);
+}
+
 struct wish random_wish(struct theme *t) {
     struct wish wish = {.amount = random_amount()};
     wish.on = t->objects[check_below((uint64_t)t->objects_n)];
     wish.verb = random_verb(wish.on.kind, t->removals);
-    wish.arg = wish.verb == CW_PUT        ? t->serial++
-               : wish.verb == CW_TRANSFER ? (int)check_below(REPLICAS)
-                                          : (int)check_below((uint64_t)t->elements);
+    wish.arg = random_arg(t, wish.verb);
     if ((int)check_below(300) < t->removals) {
         wish.verb = CW_DELETE;
         wish.on.place.n = 1 + (int)check_below((uint64_t)wish.on.place.n);

@@ -11,6 +11,7 @@ struct theme {
     struct object objects[OBJECTS];
     int objects_n;
     int elements;
+    bool bulky;   /* every second element is a long one */
     int batch;    /* operations in one, at most */
     int removals; /* percent */
     bool skewed;  /* wall clocks go as they like */

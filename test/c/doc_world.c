@@ -29,8 +29,8 @@ static void tell_cut(const char *what, const struct cut *cut) {
 }
 
 static void tell_wish(const struct wish *wish) {
-    static const char *const verbs[] = {"put", "increment", "decrement", "transfer", "add",
-                                        "remove", "enable", "disable", "reset", "delete"};
+    static const char *const verbs[] = {"put",    "increment", "decrement", "transfer", "add",
+                                        "remove", "enable",    "disable",   "reset",    "delete"};
     world_tell("    %s", verbs[wish->verb]);
     for (int i = 0; i < wish->on.place.n; i++)
         world_tell(" %x/%d", wish->on.place.at[i].map, wish->on.place.at[i].field);

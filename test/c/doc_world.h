@@ -50,9 +50,9 @@ uint64_t doc_receipts(const struct cw_doc *doc);
 /* Everything that must hold of a document. */
 void world_check(struct world *w, const struct cw_doc *doc);
 
-struct cw_doc *world_any(struct world *w); /* a living replica's document */
+struct cw_doc *world_any(struct world *w);     /* a living replica's document */
 struct cw_doc *world_any_old(struct world *w); /* or one that was kept */
-int world_alive(struct world *w); /* a living replica */
+int world_alive(struct world *w);              /* a living replica */
 
 /* ---- changing ---- */
 

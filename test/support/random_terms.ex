@@ -130,7 +130,10 @@ defmodule Causeway.RandomTerms do
   end
 
   defp pairs(map) do
-    map |> Enum.sort(fn {a, _}, {b, _} -> ordered?(a, b) end) |> Enum.flat_map(&Tuple.to_list/1)
+    map
+    |> Map.to_list()
+    |> Enum.sort(fn {a, _}, {b, _} -> ordered?(a, b) end)
+    |> Enum.flat_map(&Tuple.to_list/1)
   end
 
   defp order(a, b) when a < b, do: :lt
