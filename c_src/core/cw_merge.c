@@ -77,6 +77,8 @@ static enum cw_err merge_trees(const struct cw_doc *a, const struct cw_doc *b, s
     j.apart = cw_vv_disjoint(va, vb);
     j.touch_y = swap;
     enum cw_err err = cw_tree_diff(x, y, budget, join_diff, &j);
+    if (!err)
+        err = j.touches.err;
     bool new_to_a = swap ? j.differs_y > 0 : j.n > 0, new_to_b = swap ? j.n > 0 : j.differs_y > 0;
     if (!err && ((order == CW_AFTER && new_to_a) || (order == CW_BEFORE && new_to_b)))
         err = CW_EDUPLICATE; /* who has seen all cannot learn from who has not */
@@ -258,6 +260,8 @@ static enum cw_err graft_fragment(struct graft *g, struct cw_vv *have, struct cw
     if (err)
         return err;
     touch_areas(g);
+    if (g->j.touches.err)
+        return g->j.touches.err;
     err = cw_tree_apply(g->doc->tree, g->j.edits, g->j.n, &tree);
     if (err)
         return err;

@@ -166,7 +166,7 @@ ERL_NIF_TERM nif_doc_merge(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
     if (!nif_get_doc(env, argv[0], &a) || !nif_get_doc(env, argv[1], &b))
         return enif_make_badarg(env);
     ErlNifTime began = enif_monotonic_time(ERL_NIF_USEC);
-    enum cw_err err = cw_doc_merge(a, b, nif_cells(), &to);
+    enum cw_err err = cw_doc_merge(a, b, nif_cells() / 3, &to); /* each may be a cache miss */
     if (err == CW_EBUDGET)
         return nif_go_dirty(env, "doc_merge", nif_doc_merge, argc, argv);
     nif_report(env, began);
@@ -195,7 +195,8 @@ static bool find(ErlNifEnv *env, const struct cw_doc *doc, ERL_NIF_TERM path, en
         *term = err == CW_ELIMIT ? ATOM(env, absent) : bad_term(env, err, bad);
         return false;
     }
-    if (cw_doc_find(doc, fields.fields, fields.n, want, &f->key, &f->kind))
+    if (cw_doc_find(doc, fields.fields, fields.n, want, &f->key, &f->kind) &&
+        (!want || f->kind == want)) /* the document is a map, whatever is wanted */
         return true;
     *term = f->key.err ? nif_error(env, CW_ENOMEM) : ATOM(env, absent);
     return false;
@@ -441,7 +442,7 @@ ERL_NIF_TERM nif_doc_delta_between(ErlNifEnv *env, int argc, const ERL_NIF_TERM 
     if (!nif_get_doc(env, argv[0], &old) || !nif_get_doc(env, argv[1], &doc))
         return enif_make_badarg(env);
     cw_buf_init(&out, buffer_mem(), space, sizeof space);
-    enum cw_err err = cw_doc_delta_between(old, doc, nif_cells(), &out);
+    enum cw_err err = cw_doc_delta_between(old, doc, nif_cells() / 3, &out);
     if (!is_over(err))
         return buffer_or_error(env, err, &out);
     cw_buf_free(&out);

@@ -29,21 +29,22 @@ ERL_NIF_TERM nif_make_kind(ErlNifEnv *env, enum cw_kind kind) {
 
 /* ---- parts of operations ---- */
 
-/* Encodes a term into the arena, through a buffer on the stack. A field or an element that is
- * longer than any key is not worth a larger budget. */
+/* Encodes a term into the arena, through a buffer on the stack. What is longer than any key, or any
+ * value, is not worth a larger budget; and parts that are shared make short terms very long. */
 static enum cw_err encode(struct nif_ops *ops, ERL_NIF_TERM term, enum cw_encoding enc,
                           struct cw_bytes *out) {
     struct cw_buf buf;
     uint8_t space[256];
-    bool short_ = enc == CW_KEY && ops->limit > CW_KEY_MAX;
+    size_t most = enc == CW_KEY ? CW_KEY_MAX : CW_PAYLOAD_MAX;
+    bool final = most <= ops->limit;
     cw_buf_init(&buf, ops->arena->mem, space, sizeof space);
-    struct nif_put put = {ops->env, &buf, enc, short_ ? CW_KEY_MAX : ops->limit, term};
+    struct nif_put put = {ops->env, &buf, enc, final ? most : ops->limit, term};
     enum cw_err err = nif_put_term(&put, term);
     if (!err) {
         *out = cw_arena_copy(ops->arena, cw_buf_slice(&buf, 0));
         if (!out->p)
             err = CW_ENOMEM;
-    } else if (err == CW_EBUDGET && short_) {
+    } else if (err == CW_EBUDGET && final) {
         err = CW_ELIMIT;
     }
     if (err == CW_EMALFORMED)

@@ -624,6 +624,7 @@ defmodule Causeway.DocTest do
       assert Doc.value(Doc.new("a")) == %{}
       assert Doc.fetch(Doc.new("a"), []) == {:ok, %{}}
       assert Doc.get(doc, [], nil, kind: :map) == Doc.value(doc)
+      for kind <- @kinds -- [:map], do: assert(Doc.fetch(doc, [], kind: kind) == :error)
     end
 
     test "about the document itself" do
@@ -1038,6 +1039,20 @@ defmodule Causeway.DocTest do
       op = {:add, [:x], 1 <<< (8 * 9000)}
       assert {:error, error} = Doc.try_update(doc, op)
       assert byte_size(Exception.message(error)) < 1000
+    end
+
+    # A part that is there twice is one term in memory, and two in bytes.
+    test "is too large for all that it shares" do
+      share = fn wrap -> Enum.reduce(1..60, [], fn _, term -> wrap.(term) end) end
+      tuples = share.(fn term -> {term, term} end)
+
+      for term <- [tuples, share.(&[&1 | &1]), share.(&%{1 => &1, 2 => &1})],
+          op <- [{:add, [:x], term}, {:put, [term], 1}],
+          do:
+            assert({:error, %Error{reason: {:too_large, ^op}}} = Doc.try_update(Doc.new("a"), op))
+
+      op = {:put, [:x], tuples}
+      assert {:error, %Error{reason: {:too_large, ^op}}} = Doc.try_update(Doc.new("a"), op)
     end
 
     test "is a value of more than 64 MiB" do
