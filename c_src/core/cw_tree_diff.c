@@ -102,13 +102,15 @@ static uint32_t width(const struct cw_node *nd, int height) {
     return nd->height > height ? nd->n : 1;
 }
 
-static bool children_of(struct diff *df, struct side row, int height, struct side *out) {
+static enum cw_err children_of(struct diff *df, struct side row, int height, struct side *out) {
     size_t n = 0;
     for (uint32_t i = 0; i < row.n; i++)
         n += width(row.at[i], height);
+    if (!spend(df, n / 4)) /* a pointer is copied faster than a cell is looked at */
+        return CW_EBUDGET;
     out->at = cw_arena_alloc(&df->arena, (n ? n : 1) * sizeof *out->at);
     if (!out->at)
-        return false;
+        return CW_ENOMEM;
     out->n = 0;
     for (uint32_t i = 0; i < row.n; i++) {
         const struct cw_node *nd = row.at[i];
@@ -119,7 +121,7 @@ static bool children_of(struct diff *df, struct side row, int height, struct sid
         memcpy(out->at + out->n, cw_node_children(nd), nd->n * sizeof *out->at);
         out->n += nd->n;
     }
-    return true;
+    return CW_OK;
 }
 
 static enum cw_err diff_rows(struct diff *df, struct side a, struct side b, int height);
@@ -132,9 +134,11 @@ static enum cw_err diff_below(struct diff *df, struct side a, struct side b, int
     uint8_t *mark = df->arena.p; /* rows below live only as long as this call */
     size_t left = df->arena.left;
     struct cw_arena_block *blocks = df->arena.blocks;
-    if (!children_of(df, a, height - 1, &ca) || !children_of(df, b, height - 1, &cb))
-        return CW_ENOMEM;
-    enum cw_err err = diff_rows(df, ca, cb, height - 1);
+    enum cw_err err = children_of(df, a, height - 1, &ca);
+    if (!err)
+        err = children_of(df, b, height - 1, &cb);
+    if (!err)
+        err = diff_rows(df, ca, cb, height - 1);
     if (df->arena.blocks == blocks) {
         df->arena.p = mark;
         df->arena.left = left;
@@ -143,10 +147,12 @@ static enum cw_err diff_below(struct diff *df, struct side a, struct side b, int
 }
 
 /* How many nodes of each row, from `i` and `j` on, until both end at one key. */
-static void align(struct side a, uint32_t i, struct side b, uint32_t j, uint32_t *ni,
-                  uint32_t *nj) {
+static enum cw_err align(struct diff *df, struct side a, uint32_t i, struct side b, uint32_t j,
+                         uint32_t *ni, uint32_t *nj) {
     uint32_t ei = i + 1, ej = j + 1;
     while (ei < a.n || ej < b.n) {
+        if (!spend(df, 1))
+            return CW_EBUDGET;
         int c = ei == a.n ? 1 : ej == b.n ? -1 : cmp_first(a.at[ei], b.at[ej]);
         if (c == 0)
             break;
@@ -157,6 +163,7 @@ static void align(struct side a, uint32_t i, struct side b, uint32_t j, uint32_t
     }
     *ni = ei - i;
     *nj = ej - j;
+    return CW_OK;
 }
 
 static enum cw_err diff_rows(struct diff *df, struct side a, struct side b, int height) {
@@ -173,8 +180,9 @@ static enum cw_err diff_rows(struct diff *df, struct side a, struct side b, int 
         }
         uint32_t ni = a.n - i, nj = b.n - j;
         if (ni && nj)
-            align(a, i, b, j, &ni, &nj);
-        err = diff_below(df, (struct side){a.at + i, ni}, (struct side){b.at + j, nj}, height);
+            err = align(df, a, i, b, j, &ni, &nj);
+        if (!err)
+            err = diff_below(df, (struct side){a.at + i, ni}, (struct side){b.at + j, nj}, height);
         i += ni;
         j += nj;
     }
