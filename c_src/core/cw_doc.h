@@ -12,15 +12,15 @@ struct cw_doc;
 
 /* What went wrong, for the sentence that tells the user. Only the fields of the code are set. */
 struct cw_fault {
-    size_t op;           /* update: index of the operation */
-    size_t field;        /* EPATH, EKIND: how many fields of the path were good */
-    enum cw_kind have;   /* EKIND: what is there */
-    enum cw_kind want;   /* EKIND, EOP: what was asked for (0: a map) */
-    uint64_t here;       /* ERIGHTS: rights of this replica */
-    uint64_t elsewhere;  /* ERIGHTS: rights of all others */
+    size_t op;               /* update: index of the operation */
+    size_t field;            /* EPATH, EKIND: how many fields of the path were good */
+    enum cw_kind have;       /* EKIND: what is there */
+    enum cw_kind want;       /* EKIND, EOP: what was asked for (0: a map) */
+    uint64_t here;           /* ERIGHTS: rights of this replica */
+    uint64_t elsewhere;      /* ERIGHTS: rights of all others */
     struct cw_name *replica; /* EGAP: whose; owned by the caller */
-    uint64_t seen;       /* EGAP: how many writes of it this document has seen */
-    uint64_t needed;     /* EGAP: how many it must have seen */
+    uint64_t seen;           /* EGAP: how many writes of it this document has seen */
+    uint64_t needed;         /* EGAP: how many it must have seen */
 };
 
 /* ---- life ---- */
@@ -59,13 +59,13 @@ enum cw_verb {
     CW_PUT,       /* register: `arg` is a value-encoded term */
     CW_INCREMENT, /* counter: by `amount` */
     CW_DECREMENT,
-    CW_TRANSFER,  /* bounded counter: `amount` rights to the replica named `arg` */
-    CW_ADD,       /* set: `arg` is a key-encoded term */
+    CW_TRANSFER, /* bounded counter: `amount` rights to the replica named `arg` */
+    CW_ADD,      /* set: `arg` is a key-encoded term */
     CW_REMOVE,
-    CW_ENABLE,    /* flag */
+    CW_ENABLE, /* flag */
     CW_DISABLE,
-    CW_RESET,     /* counter: everything seen of it */
-    CW_DELETE     /* whatever is at the path, and below: everything seen of it */
+    CW_RESET, /* counter: everything seen of it */
+    CW_DELETE /* whatever is at the path, and below: everything seen of it */
 };
 
 struct cw_step {
@@ -90,9 +90,9 @@ enum cw_err cw_doc_update(const struct cw_doc *doc, const struct cw_op *ops, siz
 
 /* ---- merging ---- */
 
-/* Everything either has seen, for the replica of `a`. `budget` as in cw_tree_diff. CW_EDUPLICATE when
- * the two show that a replica name was used twice at once: one dot with two contents, or content that
- * is new to who has seen all of its writes. */
+/* Everything either has seen, for the replica of `a`. `budget` as in cw_tree_diff. CW_EDUPLICATE
+ * when the two show that a replica name was used twice at once: one dot with two contents, or
+ * content that is new to who has seen all of its writes. */
 enum cw_err cw_doc_merge(const struct cw_doc *a, const struct cw_doc *b, size_t budget,
                          struct cw_doc **out);
 
@@ -113,12 +113,13 @@ enum cw_err cw_doc_delta_between(const struct cw_doc *old, const struct cw_doc *
                                  struct cw_buf *out);
 
 /* Joins a fragment (a state or delta) into the document. CW_EGAP when it builds on writes that the
- * document has not seen. `budget` counts cells of the document that are looked at. */
+ * document has not seen. `budget` counts cells of the document that are looked at. CW_EDUPLICATE
+ * as for cw_doc_merge. */
 enum cw_err cw_doc_apply(const struct cw_doc *doc, struct cw_bytes fragment, size_t budget,
                          struct cw_doc **out, struct cw_fault *fault);
 
 /* One fragment that does what applying both does, in any order; CW_EGAP when writes between the
- * two are in neither. */
+ * two are in neither, or when both are net and neither begins at or after the other's beginning. */
 enum cw_err cw_fragment_join(const struct cw_mem *mem, struct cw_bytes a, struct cw_bytes b,
                              struct cw_buf *out);
 

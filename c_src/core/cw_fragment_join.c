@@ -40,8 +40,9 @@ static enum cw_err fuse_clock(const struct cw_fragment *a, const struct cw_fragm
     return CW_OK;
 }
 
-/* Two net fragments need not show what writes before both of their beginnings, but not before each,
- * did: when each says "removed it was already", the removals are in neither. */
+/* A net fragment may leave a removal out because the cell was gone already where it begins. Of two
+ * that both do, and neither of which begins at or after the other's beginning, the join would begin
+ * before the removals and not have them. */
 static bool cross(const struct cw_fragment *a, const struct cw_fragment *b) {
     return a->net && b->net && cw_vv_compare(a->from, b->from) == CW_CONCURRENT;
 }
@@ -171,8 +172,8 @@ static enum cw_err fuse(struct fuse *fu, struct cw_buf *out) {
     const struct cw_fragment *a = fu->a.f, *b = fu->b.f;
     fu->to.net = a->net || b->net;
     fu->to.areas = cw_arena_alloc(&fu->arena, (a->n + b->n + 1) * sizeof *fu->to.areas);
-    fu->to.pieces = cw_arena_alloc(
-        &fu->arena, (count_pieces(a) + count_pieces(b) + 1) * sizeof *fu->to.pieces);
+    fu->to.pieces =
+        cw_arena_alloc(&fu->arena, (count_pieces(a) + count_pieces(b) + 1) * sizeof *fu->to.pieces);
     if (!fu->to.areas || !fu->to.pieces)
         return CW_ENOMEM;
     enum cw_err err = fuse_clocks(fu);

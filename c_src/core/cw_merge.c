@@ -24,7 +24,8 @@ static enum cw_err note(struct cw_doc *to, const struct cw_doc *doc, const struc
     struct cw_context cx = cw_doc_context(doc);
     size_t n = spans_of(before, to->vv, spans);
     if (n)
-        cw_journal_add(&to->journal, doc->mem, cw_journal_limit(cw_doc_count(to)), &cx, spans, n, touches, net);
+        cw_journal_add(&to->journal, doc->mem, cw_journal_limit(cw_doc_count(to)), &cx, spans, n,
+                       touches, net);
     cw_free(doc->mem, spans);
     return CW_OK;
 }
@@ -232,9 +233,9 @@ static enum cw_err join_areas(struct graft *g) {
             err = sweep_to(g, &from, area);
         g->j.y = full;
         if (!err)
-            err = area->below ? join_below(g, area)
-                              : join_key(g, area->key, area->n ? &g->f->pieces[area->first].payload
-                                                               : NULL);
+            err = area->below
+                      ? join_below(g, area)
+                      : join_key(g, area->key, area->n ? &g->f->pieces[area->first].payload : NULL);
         from = after_area(g, area);
         if (!from.p)
             err = CW_ENOMEM;

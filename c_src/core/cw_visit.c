@@ -51,7 +51,7 @@ struct walk {
     void *ctx;
     struct cw_cursor cur;
     bool more;
-    uint8_t path[CW_KEY_MAX + 1]; /* the object key at hand; those of its ancestors are its prefixes */
+    uint8_t path[CW_KEY_MAX + 1]; /* the object key at hand; its ancestors' are prefixes of it */
 };
 
 static bool is_in(const struct walk *w, struct cw_bytes prefix) {
@@ -189,6 +189,7 @@ uint64_t cw_doc_cells(const struct cw_doc *doc, struct cw_bytes object) {
     if (n > CW_KEY_MAX)
         return 0;
     memcpy(end, object.p, n);
+    (void)cw_doc_settle(doc); /* without memory, what is in the tree is near enough */
     bool bounded = cw_prefix_after(end, &n);
     struct cw_bytes hi = cw_bytes(end, n);
     return cw_tree_range(doc->tree, object, bounded ? &hi : NULL).count;
@@ -196,20 +197,25 @@ uint64_t cw_doc_cells(const struct cw_doc *doc, struct cw_bytes object) {
 
 bool cw_doc_has_element(const struct cw_doc *doc, struct cw_bytes object, enum cw_kind kind,
                         struct cw_bytes element) {
-    uint8_t key[CW_KEY_MAX];
-    struct cw_bytes payload;
-    if (!cw_kind_is_set(kind) || object.n + element.n > CW_KEY_MAX)
+    uint8_t space[CW_KEY_MAX];
+    struct cw_pending pending = cw_doc_pending(doc);
+    struct cw_edit last;
+    struct cw_bytes payload, key = cw_bytes(space, object.n + element.n);
+    if (!cw_kind_is_set(kind) || key.n > CW_KEY_MAX)
         return false;
-    memcpy(key, object.p, object.n);
-    memcpy(key + object.n, element.p, element.n);
-    return cw_tree_get(doc->tree, cw_bytes(key, object.n + element.n), &payload) && is_on(payload);
+    memcpy(space, object.p, object.n);
+    memcpy(space + object.n, element.p, element.n);
+    if (cw_pending_find(&pending, key, &last))
+        return !last.del && is_on(last.payload);
+    return cw_tree_get(doc->tree, key, &payload) && is_on(payload);
 }
 
 enum cw_err cw_doc_rights(const struct cw_doc *doc, struct cw_bytes object, uint64_t *here,
                           uint64_t *elsewhere) {
     struct cw_rights r;
-    enum cw_err err = cw_counter_rights(doc->mem, doc->tree, object, doc->receipts > 0,
-                                        doc->self->id, &r);
+    enum cw_err err = cw_doc_settle(doc);
+    if (!err)
+        err = cw_counter_rights(doc->mem, doc->tree, object, doc->receipts > 0, doc->self->id, &r);
     if (err)
         return err;
     *here = cw_wide_clamp(r.here);

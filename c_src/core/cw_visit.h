@@ -5,9 +5,9 @@
 #include "cw_doc.h"
 #include "cw_wide.h"
 
-/* Finds what a path shows: the kind that comes first there, or `want` (0: any). On true, `key` holds
- * the object's key up to and with its kind's tag. `key` is emptied first; its error is the caller's to
- * look at. An empty path is the document itself, a map, whose key is the map's tag. */
+/* Finds what a path shows: the kind that comes first there, or `want` (0: any). On true, `key`
+ * holds the object's key up to and with its kind's tag. `key` is emptied first; its error is the
+ * caller's to look at. An empty path is the document itself, a map, whose key is the map's tag. */
 bool cw_doc_find(const struct cw_doc *doc, const struct cw_bytes *fields, size_t n,
                  enum cw_kind want, struct cw_buf *key, enum cw_kind *kind);
 
@@ -34,7 +34,8 @@ struct cw_visitor {
 enum cw_err cw_doc_visit(const struct cw_doc *doc, struct cw_bytes object, enum cw_kind kind,
                          const struct cw_visitor *visitor, void *ctx);
 
-/* How many cells an object has: what visiting it costs. O(log n). */
+/* How many cells an object has: what visiting it costs. O(log n). Less those not in the tree yet
+ * when there is no memory to bring them there. */
 uint64_t cw_doc_cells(const struct cw_doc *doc, struct cw_bytes object);
 
 /* Whether a set with this key has an element. */

@@ -1,8 +1,10 @@
 /* Documents by example: what writes and what does not, what happens to counters that are removed,
  * how a name that is used twice is noticed, threads. */
+#define _POSIX_C_SOURCE 200809L /* for barriers */
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "../../c_src/core/cw_visit.h"
 #include "check.h"
 #include "doc_lines.h"
 #include "doc_world.h"
@@ -66,6 +68,43 @@ static void test_kinds_within_a_batch(void) {
     CHECK_OK(cw_doc_update(doc, ops, 2, DOC_NOW, &next, &fault));
     CHECK(cw_tree_count(cw_doc_tree(next)) == 1);
     cw_doc_free(next);
+    cw_doc_free(doc);
+}
+
+/* ---- edits that nobody has looked at ---- */
+
+static void key_of(const char *path, enum cw_kind kind, struct cw_buf *key) {
+    struct doc_line l;
+    doc_line(&l, CW_RESET, 0, path, NULL, 0);
+    key->n = 0;
+    cw_buf_byte(key, CW_MAP);
+    cw_buf_bytes(key, l.path[0].field);
+    cw_buf_byte(key, (uint8_t)kind);
+}
+
+/* Each question is answered right by a document that was asked nothing before. */
+static void test_first_questions(void) {
+    struct cw_doc *doc = doc_new(0), *next;
+    struct cw_buf key;
+    struct doc_line l;
+    uint64_t here, elsewhere;
+    cw_buf_init(&key, &check_mem, NULL, 0);
+    for (int i = 0; i < 80; i++) { /* before and after edits are brought into the tree */
+        doc_edit(&doc, i % 3 == 2 ? CW_REMOVE : CW_ADD, 0, "s", "x", 0);
+        key_of("s", CW_SET, &key);
+        doc_line(&l, CW_ADD, 0, "s", "x", 0);
+        CHECK(cw_doc_has_element(doc, cw_buf_slice(&key, 0), CW_SET, l.op.arg) == (i % 3 != 2));
+        doc_edit(&doc, CW_INCREMENT, CW_COUNTER_BOUNDED, "b", NULL, 1);
+        next = doc_fork(doc, 1);
+        CHECK(cw_doc_cells(next, cw_buf_slice(&key, 0)) == (i % 3 != 2));
+        cw_doc_free(next);
+        next = doc_fork(doc, 1);
+        key_of("b", CW_COUNTER_BOUNDED, &key);
+        CHECK_OK(cw_doc_rights(next, cw_buf_slice(&key, 0), &here, &elsewhere));
+        CHECK(here == 0 && elsewhere == (uint64_t)i + 1);
+        cw_doc_free(next);
+    }
+    cw_buf_free(&key);
     cw_doc_free(doc);
 }
 
@@ -352,6 +391,7 @@ int main(int argc, char **argv) {
         {"idle updates", test_idle_updates},
         {"a batch that cancels out", test_a_batch_that_cancels_out},
         {"kinds within a batch", test_kinds_within_a_batch},
+        {"first questions", test_first_questions},
         {"two kinds at one path", test_two_kinds_at_one_path},
         {"removed while counted", test_removed_while_counted},
         {"settling is not counting", test_settling_is_not_counting},

@@ -222,6 +222,50 @@ defmodule Causeway.NifTest do
       assert memory() - before < 2_000_000
     end
 
+    test "of calls that succeed" do
+      a =
+        Doc.new("a")
+        |> Doc.update([
+          {:put, [:x], :binary.copy("x", 5000)} | for(i <- 1..100, do: {:add, [:s], i})
+        ])
+
+      b =
+        a
+        |> Doc.fork("b")
+        |> Doc.update([{:increment, [:n], 5, :counter_bounded}, {:transfer, [:n], 2, "a"}])
+
+      succeed = fn i ->
+        c =
+          Doc.update(b, [
+            {:add, [:s], {i}},
+            {:remove, [:s], 5},
+            {:put, [:m, :deep], %{i => [1 <<< 200]}},
+            {:put, [:x], i}
+          ])
+
+        delta = Doc.delta(c, since: Doc.clock(a))
+        {:ok, joined} = Doc.join_deltas(delta, Doc.delta(b, since: a))
+        d = Doc.apply_delta!(Doc.update(a, {:delete, [:s]}), joined)
+
+        assert d |> Doc.merge(c) |> Doc.encode() |> Doc.decode!("d") |> Doc.value() |> map_size() ==
+                 4
+
+        assert {Doc.rights(d, [:n]), Doc.member?(d, [:s], {i}), Doc.get(d, [:s])} ==
+                 {{2, 3}, true, MapSet.new([{i}])}
+
+        assert length(Doc.diff(a, d)) == 4
+        clock = Clock.merge(Doc.clock(d), Clock.new(%{"e" => i}))
+        assert Clock.compare(clock, Doc.clock(b)) == :after
+        assert map_size(Clock.to_map(clock)) == 3
+        assert Doc.info(d).bytes > byte_size(Doc.hash(d))
+      end
+
+      for i <- 1..1000, do: succeed.(i)
+      before = memory()
+      for i <- 1..10_000, do: succeed.(i)
+      assert memory() - before < 2_000_000
+    end
+
     test "of one library after the other" do
       cycle = fn ->
         doc = set(2000)
