@@ -133,8 +133,7 @@ bool cw_slots_cover(struct cw_bytes a, struct cw_bytes b) {
 
 struct cw_tally cw_tally(struct cw_bytes p) {
     size_t n = 16 * (size_t)cw_load32le(p.p + 16);
-    return (struct cw_tally){cw_load64le(p.p), cw_load64le(p.p + 8),
-                             cw_bytes(p.p + TALLY_HEAD, n),
+    return (struct cw_tally){cw_load64le(p.p), cw_load64le(p.p + 8), cw_bytes(p.p + TALLY_HEAD, n),
                              cw_bytes(p.p + TALLY_HEAD + n, p.n - TALLY_HEAD - n)};
 }
 
@@ -161,8 +160,8 @@ void cw_receipt_slots(struct cw_buf *buf, struct cw_bytes receipt, uint64_t sinc
 struct join {
     const struct cw_context *cx, *cy;
     struct cw_buf *out;
-    bool lost_x, lost_y;  /* an entry of that side did not stay */
-    bool only_x, only_y;  /* an entry stayed that the other side does not have */
+    bool lost_x, lost_y; /* an entry of that side did not stay */
+    bool only_x, only_y; /* an entry stayed that the other side does not have */
 };
 
 static enum cw_pick pick_of(const struct join *j, bool any) {

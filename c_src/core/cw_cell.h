@@ -14,17 +14,18 @@
  *               counter u64, since u64, n u32, m u32, (slot u64, amount u64) * (n + m)
  *   CW_RECEIPT  (id u64, counter u64, upto u64, n u32, 0 u32, (slot u64, amount u64) * n)+
  *
- * Tallies. The n amounts only grow; slot 0 counts what was added, 1 what was taken away (of a bounded
- * counter: spent), a replica's id the rights given to it. The m amounts are the part of them that has
- * been removed since. `counter` is the dot of the last write that counted, `since` that of the first
- * one in the cell's life.
+ * Tallies. The n amounts only grow; slot 0 counts what was added, 1 what was taken away (of a
+ * bounded counter: spent), a replica's id the rights given to it. The m amounts are the part of
+ * them that has been removed since. `counter` is the dot of the last write that counted, `since`
+ * that of the first one in the cell's life.
  *
- * Receipts. Whoever removes a counter drops the tallies it sees, but their owners may be counting on
- * at that moment, from totals that include what is now removed. So the remover leaves a receipt
- * for each owner but itself: "of your cell, as it was at your dot `upto`, these amounts are removed".
- * Everyone subtracts it from a tally that is as old as that; the owner's next write, of whatever kind,
- * moves it into the tally and removes the receipt. That leaves the tally's dot as it is: it is no
- * counting, and who removed all that was counted must not find the counter back because of it. */
+ * Receipts. Whoever removes a counter drops the tallies it sees, but their owners may be counting
+ * on at that moment, from totals that include what is now removed. So the remover leaves a receipt
+ * for each owner but itself: "of your cell, as it was at your dot `upto`, these amounts are
+ * removed". Everyone subtracts it from a tally that is as old as that; the owner's next write, of
+ * whatever kind, moves it into the tally and removes the receipt. That leaves the tally's dot as it
+ * is: it is no counting, and who removed all that was counted must not find the counter back
+ * because of it. */
 #ifndef CW_CELL_H
 #define CW_CELL_H
 
@@ -32,8 +33,8 @@
 #include "cw_kind.h"
 #include "cw_vv.h"
 
-/* A causal context: a set of dots. The vector's, with the own counter of a document that writes, less
- * those in `from`, if there is one. */
+/* A causal context: a set of dots. The vector's, with the own counter of a document that writes,
+ * less those in `from`, if there is one. */
 struct cw_context {
     const struct cw_vv *vv;
     const struct cw_vv *from;
@@ -50,11 +51,11 @@ static inline bool cw_context_contains(const struct cw_context *cx, struct cw_do
 
 struct cw_entry {
     struct cw_dot dot;
-    bool mark;              /* CW_DOTS */
-    uint64_t hlc;           /* CW_VALUES */
-    uint64_t upto;          /* CW_RECEIPT */
-    struct cw_bytes body;   /* CW_VALUES: the value; CW_RECEIPT: the slots */
-    struct cw_bytes bytes;  /* the whole entry */
+    bool mark;             /* CW_DOTS */
+    uint64_t hlc;          /* CW_VALUES */
+    uint64_t upto;         /* CW_RECEIPT */
+    struct cw_bytes body;  /* CW_VALUES: the value; CW_RECEIPT: the slots */
+    struct cw_bytes bytes; /* the whole entry */
 };
 
 /* Takes the first entry off `rest`; false at the end. */
@@ -114,7 +115,7 @@ enum cw_pick {
     CW_PICK_NONE, /* no cell */
     CW_PICK_X,    /* x's payload; y's is the same or has nothing that stays */
     CW_PICK_Y,
-    CW_PICK_NEW   /* in the buffer */
+    CW_PICK_NEW /* in the buffer */
 };
 
 /* Joins `x`, seen in context `cx`, with `y`, seen in `cy`; NULL for absent, not both. `id` is the

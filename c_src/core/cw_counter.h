@@ -13,7 +13,7 @@ struct cw_tallies {
     struct cw_cursor cur;
     bool more;
     uint64_t owner;
-    struct cw_bytes slots;     /* of `owner` */
+    struct cw_bytes slots;   /* of `owner` */
     struct cw_bytes removed; /* the part of them that is removed */
     struct cw_buf scratch;
 };

@@ -135,8 +135,7 @@ enum cw_err cw_doc_clock(const struct cw_doc *doc, struct cw_vv **out) {
 
 size_t cw_doc_bytes(const struct cw_doc *doc) {
     return sizeof *doc + cw_tree_bytes(doc->tree) + cw_journal_bytes(&doc->journal) +
-           cw_pending_bytes(&doc->pending) +
-           sizeof *doc->vv + doc->vv->n * sizeof doc->vv->at[0];
+           cw_pending_bytes(&doc->pending) + sizeof *doc->vv + doc->vv->n * sizeof doc->vv->at[0];
 }
 
 void cw_doc_set_tree(struct cw_doc *doc, struct cw_tree *tree) {

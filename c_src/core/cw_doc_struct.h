@@ -8,15 +8,15 @@
 
 struct cw_doc {
     const struct cw_mem *mem;
-    /* What the document holds is `tree` with `pending` applied; after cw_doc_settle, `tree` alone. That
-     * may happen under readers: `base` keeps alive what they may have seen. */
+    /* What the document holds is `tree` with `pending` applied; after cw_doc_settle, `tree` alone.
+     * That may happen under readers: `base` keeps alive what they may have seen. */
     struct cw_tree *_Atomic tree;
     struct cw_tree *base;
     struct cw_pending pending;
     struct cw_name *self;
-    struct cw_vv *vv; /* may lag behind `own` in its entry for `self` */
-    uint64_t own;     /* counter of the last own write */
-    uint64_t hlc;     /* the greatest stamp seen */
+    struct cw_vv *vv;  /* may lag behind `own` in its entry for `self` */
+    uint64_t own;      /* counter of the last own write */
+    uint64_t hlc;      /* the greatest stamp seen */
     uint64_t receipts; /* cells under CW_RECEIPT_TAG */
     struct cw_journal journal;
 };

@@ -72,14 +72,14 @@ struct cw_forest {
     struct cw_node *garbage; /* linked through `hash.lo`; freed before anything else is done */
 };
 
-/* A version of `parent` (NULL for the first of the forest) with the given root, which owns all nodes
- * born at `seq`. The `n` nodes in `retired` stay for as long as the parent needs them. NULL without
- * memory. */
+/* A version of `parent` (NULL for the first of the forest) with the given root, which owns all
+ * nodes born at `seq`. The `n` nodes in `retired` stay for as long as the parent needs them. NULL
+ * without memory. */
 struct cw_tree *cw_forest_add(struct cw_forest *forest, struct cw_tree *parent, uint64_t seq,
                               struct cw_node *root, const uintptr_t *retired, uint32_t n);
 
-/* Serves waiting requests and frees at most `budget` nodes; true when some are left. The caller holds
- * a version or a token, so that the forest outlives the call. */
+/* Serves waiting requests and frees at most `budget` nodes; true when some are left. The caller
+ * holds a version or a token, so that the forest outlives the call. */
 bool cw_forest_serve(struct cw_forest *forest, size_t budget);
 
 /* Consumes a token of cw_tree_release_some: frees all that is free to go. */

@@ -1,7 +1,7 @@
 #include "cw_journal.h"
 
-/* An entry: len u32 | n << 1 | net u32 | n * (id u64, from u64, to u64) | touches | len u32. The first one in the
- * pages is the floor: spans from 0, nothing touched. */
+/* An entry: len u32 | n << 1 | net u32 | n * (id u64, from u64, to u64) | touches | len u32. The
+ * first one in the pages is the floor: spans from 0, nothing touched. */
 #define ENTRY_HEAD 8u
 #define ENTRY_TAIL 4u
 #define SPAN_SIZE 24u
@@ -65,7 +65,8 @@ struct entry {
 static struct entry entry_at(const uint8_t *p) {
     size_t len = cw_load32le(p), word = cw_load32le(p + 4), n = word >> 1;
     size_t head = ENTRY_HEAD + SPAN_SIZE * n;
-    return (struct entry){n, word & 1, p + ENTRY_HEAD, cw_bytes(p + head, len - head - ENTRY_TAIL), len};
+    return (struct entry){n, word & 1, p + ENTRY_HEAD, cw_bytes(p + head, len - head - ENTRY_TAIL),
+                          len};
 }
 
 static struct cw_span span_at(const struct entry *e, size_t i) {

@@ -1,9 +1,9 @@
 /* What a document remembers of its recent changes, so that a delta since a clock need not look at
  * the whole state: for each write, or group of writes that arrived together, the keys it touched.
  *
- * Successive versions share one growing buffer; each knows how much of it is its own, and the newest
- * appends in place. It is a memory, not state: never encoded, not part of any hash, and cut off
- * beyond a limit. Its first entry, the floor, says which writes it knows nothing about. */
+ * Successive versions share one growing buffer; each knows how much of it is its own, and the
+ * newest appends in place. It is a memory, not state: never encoded, not part of any hash, and cut
+ * off beyond a limit. Its first entry, the floor, says which writes it knows nothing about. */
 #ifndef CW_JOURNAL_H
 #define CW_JOURNAL_H
 
@@ -11,7 +11,8 @@
 #include "cw_cell.h"
 #include "cw_reader.h"
 
-/* Bytes of entries, by the size of the document; half as many in one entry. Twice that may be held. */
+/* Bytes of entries, by the size of the document; half as many in one entry. Twice that may be held.
+ */
 #define CW_JOURNAL_MIN (64u << 10)
 #define CW_JOURNAL_MAX (4u << 20)
 
@@ -45,17 +46,17 @@ struct cw_span {
     uint64_t to;
 };
 
-/* Adds an entry: these writes, the first ones after `before`, touched these keys. A `net` entry lists
- * only the keys that all its writes together changed. Without memory, or when the entry is over the
- * limit, the journal forgets everything. */
+/* Adds an entry: these writes, the first ones after `before`, touched these keys. A `net` entry
+ * lists only the keys that all its writes together changed. Without memory, or when the entry is
+ * over the limit, the journal forgets everything. */
 void cw_journal_add(struct cw_journal *journal, const struct cw_mem *mem, size_t limit,
                     const struct cw_context *before, const struct cw_span *spans, size_t n,
                     struct cw_bytes touches, bool net);
 
-/* Appends to `touches` what was touched by the writes not in `since`, of which the context has `news`;
- * looks from the newest entry back until it has them. `*net` tells whether that is only what they
- * changed together. False when the journal cannot tell: it does not reach back that far, or `since`
- * is in the middle of a net entry. */
+/* Appends to `touches` what was touched by the writes not in `since`, of which the context has
+ * `news`; looks from the newest entry back until it has them. `*net` tells whether that is only
+ * what they changed together. False when the journal cannot tell: it does not reach back that far,
+ * or `since` is in the middle of a net entry. */
 bool cw_journal_since(const struct cw_journal *journal, const struct cw_vv *since, uint64_t news,
                       struct cw_buf *touches, bool *net);
 

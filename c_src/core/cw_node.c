@@ -11,7 +11,8 @@ void cw_tree_secret(uint64_t secret) {
     level_secret = secret;
 }
 
-/* A bijection of the key's hash (the finalizer of MurmurHash3), so that its low bits may be used. */
+/* A bijection of the key's hash (the finalizer of MurmurHash3), so that its low bits may be used.
+ */
 static uint64_t mix(uint64_t x) {
     x ^= x >> 33;
     x *= 0xff51afd7ed558ccdu;
@@ -116,28 +117,31 @@ static int cmp_tail(const struct cw_node *nd, uint32_t i, const uint8_t *suffix,
     }
     if (klen > 8 && n > 8) {
         size_t m = (klen < n ? klen : n) - 8;
-        int c = memcmp(rest, suffix + 8, m);
+        int c = cw_memcmp(rest, suffix + 8, m);
         if (c)
             return c;
     }
     return (klen > n) - (klen < n);
 }
 
-/* The number of heads smaller than `h`. */
+/* The number of heads smaller than `h`. Without a branch on what it finds, which no processor could
+ * predict. */
 static uint32_t lower_head(const uint64_t *heads, uint32_t n, uint64_t h) {
-    uint32_t base = 0;
-    while (n > 1) {
+    uint32_t base = 0, count = 0;
+    while (n > 16) {
         uint32_t half = n / 2;
-        base += heads[base + half - 1] < h ? half : 0;
+        base += half & (0u - (uint32_t)(heads[base + half - 1] < h));
         n -= half;
     }
-    return base + (n == 1 && heads[base] < h);
+    for (uint32_t i = 0; i < n; i++)
+        count += heads[base + i] < h;
+    return base + count;
 }
 
 uint32_t cw_node_search(const struct cw_node *nd, struct cw_bytes key, bool *found) {
     *found = false;
     size_t m = key.n < nd->plen ? key.n : nd->plen;
-    int c = memcmp(key.p, cw_node_prefix(nd), m);
+    int c = cw_memcmp(key.p, cw_node_prefix(nd), m);
     if (c || m < nd->plen)
         return c > 0 ? nd->n : 0;
     const uint8_t *suffix = key.p + nd->plen;
@@ -146,9 +150,9 @@ uint32_t cw_node_search(const struct cw_node *nd, struct cw_bytes key, bool *fou
     uint32_t lo = lower_head(nd->heads, nd->n, h);
     if (lo == nd->n || nd->heads[lo] != h)
         return lo;
-    uint32_t hi = nd->n;
-    if (h != UINT64_MAX)
-        hi = lo + 1 + lower_head(nd->heads + lo + 1, nd->n - lo - 1, h + 1);
+    uint32_t hi = lo + 1;
+    while (hi < nd->n && nd->heads[hi] == h) /* equal heads are rare, many of them rarer */
+        hi++;
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo) / 2;
         c = cmp_tail(nd, mid, suffix, n);

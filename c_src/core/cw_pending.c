@@ -2,7 +2,8 @@
 
 #include <stdatomic.h>
 
-/* Edit i is `bytes` from ends[i - 1] (0 for the first) to ends[i]: klen u16 | del u8 | key | payload. */
+/* Edit i is `bytes` from ends[i - 1] (0 for the first) to ends[i]: klen u16 | del u8 | key |
+ * payload. */
 #define EDIT_HEAD 3u
 
 struct cw_pending_log {
@@ -37,8 +38,8 @@ static struct cw_edit edit_at(const struct cw_pending_log *log, uint32_t i) {
     const uint8_t *p = log->bytes + (i ? log->ends[i - 1] : 0), *end = log->bytes + log->ends[i];
     size_t klen = (size_t)p[0] | (size_t)p[1] << 8;
     const uint8_t *key = p + EDIT_HEAD;
-    return (struct cw_edit){cw_bytes(key, klen),
-                            cw_bytes(key + klen, (size_t)(end - key) - klen), p[2]};
+    return (struct cw_edit){cw_bytes(key, klen), cw_bytes(key + klen, (size_t)(end - key) - klen),
+                            p[2]};
 }
 
 bool cw_pending_find(const struct cw_pending *pending, struct cw_bytes key, struct cw_edit *edit) {

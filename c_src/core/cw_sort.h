@@ -1,5 +1,5 @@
-/* Heapsort: in place, no recursion, no memory, and a context for the comparison, none of which the C
- * library's qsort promises. */
+/* Heapsort: in place, no recursion, no memory, and a context for the comparison, none of which the
+ * C library's qsort promises. */
 #ifndef CW_SORT_H
 #define CW_SORT_H
 

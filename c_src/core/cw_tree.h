@@ -28,9 +28,9 @@
 #include "cw_hash.h"
 #include "cw_mem.h"
 
-#define CW_KEY_MAX 8192u                /* bytes of one key */
-#define CW_PAYLOAD_MAX (64u << 20)      /* bytes of one payload */
-#define CW_TREE_HEIGHT_MAX 16           /* a key's level is capped one below */
+#define CW_KEY_MAX 8192u           /* bytes of one key */
+#define CW_PAYLOAD_MAX (64u << 20) /* bytes of one payload */
+#define CW_TREE_HEIGHT_MAX 16      /* a key's level is capped one below */
 
 struct cw_tree;
 struct cw_node;
@@ -127,7 +127,8 @@ enum cw_err cw_tree_diff(const struct cw_tree *x, const struct cw_tree *y, size_
 
 /* ---- tests ---- */
 
-/* Walks every invariant; NULL when all hold, else a static description of the first that does not. */
+/* Walks every invariant; NULL when all hold, else a static description of the first that does not.
+ */
 const char *cw_tree_check(const struct cw_tree *tree);
 
 #endif

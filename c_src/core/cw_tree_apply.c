@@ -226,13 +226,13 @@ static void cut_leaves(struct apply *ap, const struct pairs *pairs, struct rows 
 /* ---- the common case: copying bytes ----
  *
  * As long as the first key of a node stays and new keys share its prefix, a changed node is made of
- * runs of the old one's entries, encoded as they are, with changes in between. A new key that begins a
- * node here begins the next copy. */
+ * runs of the old one's entries, encoded as they are, with changes in between. A new key that
+ * begins a node here begins the next copy. */
 
 struct change {
-    uint32_t pos;            /* before this entry of the old node, or this entry */
-    bool drop;               /* the entry goes */
-    bool add;                /* one comes: */
+    uint32_t pos; /* before this entry of the old node, or this entry */
+    bool drop;    /* the entry goes */
+    bool add;     /* one comes: */
     struct cw_bytes key;
     struct cw_bytes payload; /* leaf */
     struct cw_box *box;      /* leaf, for a long pair */
@@ -311,15 +311,13 @@ static void write_cut(struct writer *w, const struct cut *cut) {
 }
 
 /* Leaves hash and count of an inner node as they are in `nd`, those of a leaf but the count. */
-static struct cw_node *make_cut(struct apply *ap, const struct cw_node *nd,
-                                const struct cut *cut) {
+static struct cw_node *make_cut(struct apply *ap, const struct cw_node *nd, const struct cut *cut) {
     const uint32_t *offs = cw_node_offs(nd);
     uint32_t n = cut->to - cut->from, len = offs[cut->to] - offs[cut->from];
     for (uint32_t k = 0; k < cut->n; k++) {
         const struct change *c = &cut->at[k];
         n += c->add - c->drop;
-        len += (c->add ? change_len(nd, c) : 0) -
-               (c->drop ? offs[c->pos + 1] - offs[c->pos] : 0);
+        len += (c->add ? change_len(nd, c) : 0) - (c->drop ? offs[c->pos + 1] - offs[c->pos] : 0);
     }
     size_t size = cw_node_size(n, nd->height > 0, nd->plen, len);
     struct cw_node *to = size > UINT32_MAX ? NULL : cw_alloc(ap->mem, size);
@@ -339,8 +337,8 @@ static struct cw_node *make_cut(struct apply *ap, const struct cw_node *nd,
     return to;
 }
 
-/* The next cut of `nd` from `*from` on and the changes from `*k` on: up to the next new key that begins
- * a node at this height. */
+/* The next cut of `nd` from `*from` on and the changes from `*k` on: up to the next new key that
+ * begins a node at this height. */
 static struct cut next_cut(const struct cw_node *nd, const struct change *at, uint32_t n,
                            uint32_t *from, uint32_t *k) {
     struct cut cut = {.from = *from, .to = nd->n, .at = at + *k};
@@ -373,11 +371,8 @@ static bool plan_leaf(const struct cw_node *nd, const struct cw_edit *edits, siz
             continue;
         if (pos == 0 ? !found || e->del : !found && !shares_prefix(nd, e->key))
             return false;
-        at[(*count)++] = (struct change){.pos = pos,
-                                         .drop = found,
-                                         .add = !e->del,
-                                         .key = e->key,
-                                         .payload = e->payload};
+        at[(*count)++] = (struct change){
+            .pos = pos, .drop = found, .add = !e->del, .key = e->key, .payload = e->payload};
     }
     return true;
 }
@@ -390,8 +385,8 @@ static struct cw_hash work_leaf(struct apply *ap, const struct cw_node *nd, stru
         struct change *c = &at[k];
         if (c->drop) {
             struct cw_box *box = cw_node_box(nd, c->pos);
-            hash = cw_hash_sub(hash, box ? box->hash
-                                         : cw_hash_cell(c->key, cw_node_payload(nd, c->pos)));
+            hash = cw_hash_sub(hash,
+                               box ? box->hash : cw_hash_cell(c->key, cw_node_payload(nd, c->pos)));
             replaced_box(ap, box);
         }
         if (!c->add)
@@ -592,8 +587,8 @@ static bool keeps_first(struct apply *ap, const struct cw_node *nd, uint32_t i,
     return !got->at[0].key.p || cw_bytes_eq(copy_key(ap, nd, i), got->at[0].key);
 }
 
-/* Whether all children begin as before, and new ones share the prefix. The changes go to `at`, which
- * has room for all rows. */
+/* Whether all children begin as before, and new ones share the prefix. The changes go to `at`,
+ * which has room for all rows. */
 static bool plan_inner(struct apply *ap, const struct cw_node *nd, const uint32_t *child,
                        const struct rows *got, uint32_t n, struct change *at, uint32_t *count) {
     *count = 0;

@@ -15,7 +15,7 @@ struct update {
     struct cw_buf payload; /* being made */
     struct cw_dot dot;     /* of this write */
     uint64_t now_ms;
-    uint64_t hlc;          /* ticked when `stamped` */
+    uint64_t hlc; /* ticked when `stamped` */
     bool stamped;
     bool wrote;
     struct cw_fault *fault;
@@ -86,8 +86,8 @@ static bool has_kind(struct update *u, struct cw_bytes prefix, enum cw_kind kind
            cw_bytes_has_prefix(cw_bytes(key, n), want);
 }
 
-/* What is meant by `want` (0: not said) at the fields in `u->key`: a kind that is there and fits, or,
- * when nothing is there, `want` or else `usual`. */
+/* What is meant by `want` (0: not said) at the fields in `u->key`: a kind that is there and fits,
+ * or, when nothing is there, `want` or else `usual`. */
 static enum cw_err choose_kind(struct update *u, enum cw_kind want, enum cw_kind usual,
                                bool (*fits)(enum cw_kind), enum cw_kind *kind) {
     struct cw_bytes prefix = cw_buf_slice(&u->key, 0);
@@ -531,7 +531,8 @@ static enum cw_err finish(struct update *u, bool settled, struct cw_doc **out) {
         to->hlc = u->hlc;
     struct cw_context before = cw_doc_context(doc);
     struct cw_span span = {u->dot.id, doc->own, to->own};
-    cw_journal_add(&to->journal, doc->mem, cw_journal_limit(cw_doc_count(doc)), &before, &span, 1, cw_buf_slice(&u->touches, 0), false);
+    cw_journal_add(&to->journal, doc->mem, cw_journal_limit(cw_doc_count(doc)), &before, &span, 1,
+                   cw_buf_slice(&u->touches, 0), false);
     if (settled)
         cw_doc_count_receipts(to);
     return CW_OK;

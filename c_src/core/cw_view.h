@@ -1,4 +1,5 @@
-/* A document with changes that are not in it yet: what the operations of one write see and add to. */
+/* A document with changes that are not in it yet: what the operations of one write see and add to.
+ */
 #ifndef CW_VIEW_H
 #define CW_VIEW_H
 
@@ -31,8 +32,8 @@ bool cw_view_probe(const struct cw_view *view, struct cw_bytes key, size_t share
 /* `payload` NULL deletes. */
 enum cw_err cw_view_set(struct cw_view *view, struct cw_bytes key, const struct cw_bytes *payload);
 
-/* The first key >= `from`, copied to `key` (room for CW_KEY_MAX), and its payload. False as well when
- * `view->err` is set. */
+/* The first key >= `from`, copied to `key` (room for CW_KEY_MAX), and its payload. False as well
+ * when `view->err` is set. */
 bool cw_view_next(struct cw_view *view, struct cw_bytes from, uint8_t *key, size_t *key_len,
                   struct cw_bytes *payload);
 

@@ -11,16 +11,14 @@
 #include "nif_mem.h"
 
 /* One list declares and fills the atoms. */
-#define NIF_ATOMS(X)                                                                               \
-    X(ok)                                                                                          \
-    X(error)                                                                                       \
-    X(nil)                                                                                         \
-    X(absent)                                                                                      \
-    X(in) X(equal) X(after) X(concurrent) X(before) X(put) X(increment) X(decrement) X(transfer)   \
-        X(add) X(remove) X(enable) X(disable) X(reset) X(delete) X(map) X(map_grow) X(set)         \
-            X(set_grow) X(set_remove_wins) X(counter) X(counter_bounded) X(register)               \
-                X(register_multi) X(flag) X(flag_disable_wins) X(bad_op) X(bad_path) X(bad_term)   \
-                    X(bad_replica) X(bad_entry) X(unknown_atom)
+/* clang-format off */
+#define NIF_ATOMS(X) \
+    X(ok) X(error) X(nil) X(absent) X(in) X(equal) X(after) X(concurrent) X(before) X(put) \
+    X(increment) X(decrement) X(transfer) X(add) X(remove) X(enable) X(disable) X(reset) \
+    X(delete) X(map) X(map_grow) X(set) X(set_grow) X(set_remove_wins) X(counter) \
+    X(counter_bounded) X(register) X(register_multi) X(flag) X(flag_disable_wins) X(bad_op) \
+    X(bad_path) X(bad_term) X(bad_replica) X(bad_entry) X(unknown_atom)
+/* clang-format on */
 
 struct nif_atoms {
 #define X(name) ERL_NIF_TERM a_##name;
@@ -44,10 +42,10 @@ static inline const struct nif_lib *nif_lib(ErlNifEnv *env) {
 
 /* ---- documents as resources ---- */
 
-/* A handle is small, but what it keeps alive is not: an update leaves some kilobytes of nodes that
- * only the old version needs. The VM collects a process's garbage by the bytes it sees, so the
+/* A handle is small, but what it keeps alive is not: an update leaves about a kilobyte of nodes
+ * that only the old version needs. The VM collects a process's garbage by the bytes it sees, so the
  * handle is padded to bring that into the count. */
-#define NIF_DOC_WEIGHT 512
+#define NIF_DOC_WEIGHT 1024
 
 struct nif_doc {
     struct cw_doc *doc;

@@ -9,7 +9,7 @@
 #else
 #define CLASSES 64u /* up to 4 kB; larger blocks are not cached */
 #endif
-#define CACHE_BYTES (512u << 10) /* held by one thread at most */
+#define CACHE_BYTES (2u << 20) /* held by one thread at most */
 
 /* In front of each block. Its size keeps what follows aligned for any type. */
 union header {

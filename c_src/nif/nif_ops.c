@@ -71,6 +71,20 @@ enum cw_err nif_get_path(ErlNifEnv *env, struct cw_arena *arena, ERL_NIF_TERM li
     return err ? err : enif_is_empty_list(env, list) ? CW_OK : CW_EPATH;
 }
 
+/* A path's first field: in a list of operations mostly the very term it was in the last one. */
+static enum cw_err encode_first(struct nif_ops *ops, ERL_NIF_TERM term, struct cw_bytes *out) {
+    if (ops->first.p && ops->first_term == term) {
+        *out = ops->first;
+        return CW_OK;
+    }
+    enum cw_err err = encode(ops, term, CW_KEY, out);
+    if (!err) {
+        ops->first_term = term;
+        ops->first = *out;
+    }
+    return err;
+}
+
 /* The steps an operation's path begins with: those of the `in`s around it. */
 struct base {
     const struct cw_step *at;
@@ -104,7 +118,8 @@ static enum cw_err get_steps(struct nif_ops *ops, const struct base *base, ERL_N
         struct cw_step *step = &steps[base->n + i];
         enif_get_list_cell(ops->env, list, &head, &list);
         step->map = i == 0 ? base->map : CW_KIND_NONE;
-        err = encode(ops, head, CW_KEY, &step->field);
+        err = i == 0 ? encode_first(ops, head, &step->field)
+                     : encode(ops, head, CW_KEY, &step->field);
     }
     op->path = steps;
     op->path_len = base->n + n;
@@ -130,30 +145,28 @@ static enum cw_err add_op(struct nif_ops *ops, const struct cw_op *op) {
 enum shape { SHAPE_NONE, SHAPE_VALUE, SHAPE_ELEMENT, SHAPE_AMOUNT, SHAPE_TRANSFER };
 
 struct form {
-    ERL_NIF_TERM name;
     enum cw_verb verb;
     enum shape shape;
 };
 
 static bool find_form(ErlNifEnv *env, ERL_NIF_TERM name, struct form *form) {
     const struct nif_atoms *a = &nif_lib(env)->atoms;
-    const struct form forms[] = {
-        {a->a_add, CW_ADD, SHAPE_ELEMENT},
-        {a->a_put, CW_PUT, SHAPE_VALUE},
-        {a->a_increment, CW_INCREMENT, SHAPE_AMOUNT},
-        {a->a_decrement, CW_DECREMENT, SHAPE_AMOUNT},
-        {a->a_remove, CW_REMOVE, SHAPE_ELEMENT},
-        {a->a_delete, CW_DELETE, SHAPE_NONE},
-        {a->a_enable, CW_ENABLE, SHAPE_NONE},
-        {a->a_disable, CW_DISABLE, SHAPE_NONE},
-        {a->a_reset, CW_RESET, SHAPE_NONE},
-        {a->a_transfer, CW_TRANSFER, SHAPE_TRANSFER},
-    };
-    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++)
-        if (forms[i].name == name) {
-            *form = forms[i];
-            return true;
-        }
+#define FORM(NAME, VERB, SHAPE)                                                                    \
+    if (name == a->a_##NAME) {                                                                     \
+        *form = (struct form){CW_##VERB, SHAPE_##SHAPE};                                           \
+        return true;                                                                               \
+    }
+    FORM(add, ADD, ELEMENT)
+    FORM(put, PUT, VALUE)
+    FORM(increment, INCREMENT, AMOUNT)
+    FORM(decrement, DECREMENT, AMOUNT)
+    FORM(remove, REMOVE, ELEMENT)
+    FORM(delete, DELETE, NONE)
+    FORM(enable, ENABLE, NONE)
+    FORM(disable, DISABLE, NONE)
+    FORM(reset, RESET, NONE)
+    FORM(transfer, TRANSFER, TRANSFER)
+#undef FORM
     return false;
 }
 

@@ -27,6 +27,8 @@ struct nif_ops {
     struct cw_op *ops; /* in the arena */
     size_t n;
     size_t cap;
+    ERL_NIF_TERM first_term; /* the first field of the path read last, and its encoding */
+    struct cw_bytes first;
     ERL_NIF_TERM bad; /* CW_EMALFORMED: a term in the operation, else the operation */
 };
 

@@ -33,5 +33,6 @@ defmodule Causeway.HLC do
 
   @doc "The wall-clock part."
   @spec to_datetime(t()) :: DateTime.t()
-  def to_datetime(stamp) when is_integer(stamp), do: DateTime.from_unix!(stamp >>> 16, :millisecond)
+  def to_datetime(stamp) when is_integer(stamp),
+    do: DateTime.from_unix!(stamp >>> 16, :millisecond)
 end

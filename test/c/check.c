@@ -73,8 +73,7 @@ bool check_mem_failed(void) {
     return failed;
 }
 
-int check_main(int argc, char **argv, const char *suite, const struct check_test *tests,
-               size_t n) {
+int check_main(int argc, char **argv, const char *suite, const struct check_test *tests, size_t n) {
     const char *given = getenv("CW_SEED");
     seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL) * 2654435761u;
     int run = 0;

@@ -1,5 +1,6 @@
-/* The smallest test harness that does the job: named tests, seeded random numbers, an allocator that
- * counts and fails on request. Each test program prints one line a test and exits 1 on failure.
+/* The smallest test harness that does the job: named tests, seeded random numbers, an allocator
+ * that counts and fails on request. Each test program prints one line a test and exits 1 on
+ * failure.
  *
  *     CW_SEED=n    the seed (printed by every run)        CW_ROUNDS=n   multiplies random rounds */
 #ifndef CW_CHECK_H
