@@ -1,7 +1,7 @@
 /* Documents by example: what writes and what does not, what happens to counters that are removed,
  * how a name that is used twice is noticed, threads. */
-#define _POSIX_C_SOURCE 200809L /* for barriers */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "../../c_src/core/cw_visit.h"
@@ -320,14 +320,16 @@ struct crowd {
     struct cw_doc *base;
     struct cw_doc *mine;
     int replica;
-    pthread_barrier_t *start;
+    atomic_int *waiting; /* for all to begin at once */
 };
 
 static void *crowd_member(void *arg) {
     struct crowd *crowd = arg;
     struct cw_buf bytes;
     char name[16];
-    pthread_barrier_wait(crowd->start);
+    atomic_fetch_sub(crowd->waiting, 1);
+    while (atomic_load(crowd->waiting) > 0)
+        ;
     cw_buf_init(&bytes, &check_mem, NULL, 0);
     crowd->mine = doc_fork(crowd->base, crowd->replica);
     for (int i = 0; i < 500; i++) {
@@ -352,13 +354,12 @@ static void *crowd_member(void *arg) {
 static void run_crowd(void) {
     pthread_t threads[THREADS];
     struct crowd crowd[THREADS];
-    pthread_barrier_t start;
+    atomic_int waiting = THREADS;
     struct cw_doc *base = doc_new(0), *up, *down;
     for (int i = 0; i < 7; i++) /* nobody has looked at these yet */
         doc_edit(&base, CW_INCREMENT, 0, "c", NULL, 1);
-    CHECK(pthread_barrier_init(&start, NULL, THREADS) == 0);
     for (int i = 0; i < THREADS; i++) {
-        crowd[i] = (struct crowd){base, NULL, i + 1, &start};
+        crowd[i] = (struct crowd){base, NULL, i + 1, &waiting};
         CHECK(pthread_create(&threads[i], NULL, crowd_member, &crowd[i]) == 0);
     }
     for (int i = 0; i < THREADS; i++)
@@ -375,7 +376,6 @@ static void run_crowd(void) {
     cw_doc_free(base);
     cw_doc_free(up);
     cw_doc_free(down);
-    pthread_barrier_destroy(&start);
 }
 
 static void test_threads(void) {
