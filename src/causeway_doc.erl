@@ -8,6 +8,7 @@
     new/1,
     fork/2,
     update/2,
+    update/3,
     get/2, get/3,
     fetch/2,
     value/1,
@@ -61,6 +62,10 @@ fork(Doc, Replica) -> causeway_nif:doc_fork(Doc, Replica).
 %% @doc One operation, or several as one edit, all or none.
 -spec update(doc(), op() | [op()]) -> {ok, doc()} | error().
 update(Doc, Ops) -> ok(causeway_nif:doc_update(Doc, Ops)).
+
+%% @doc The same by who has read `Seen', an earlier state: what has come since is left alone.
+-spec update(doc(), doc(), op() | [op()]) -> {ok, doc()} | error().
+update(Doc, Seen, Ops) -> ok(causeway_nif:doc_update(Doc, Seen, Ops)).
 
 %% @doc What is at a path, or `undefined'.
 -spec get(doc(), path()) -> term().

@@ -7,6 +7,7 @@
     doc_new/1,
     doc_fork/2,
     doc_update/2,
+    doc_update/3,
     doc_merge/2,
     doc_get/4,
     doc_member/3,
@@ -31,6 +32,7 @@
     doc_new/1,
     doc_fork/2,
     doc_update/2,
+    doc_update/3,
     doc_merge/2,
     doc_get/4,
     doc_member/3,
@@ -110,6 +112,10 @@ doc_fork(_Doc, _Name) -> erlang:nif_error(not_loaded).
 
 -spec doc_update(doc(), tuple() | [tuple()]) -> doc() | error().
 doc_update(_Doc, _Ops) -> erlang:nif_error(not_loaded).
+
+%% As of an earlier state: what came since is not replaced or removed.
+-spec doc_update(doc(), doc(), tuple() | [tuple()]) -> doc() | error().
+doc_update(_Doc, _Seen, _Ops) -> erlang:nif_error(not_loaded).
 
 -spec doc_merge(doc(), doc()) -> doc() | error().
 doc_merge(_A, _B) -> erlang:nif_error(not_loaded).

@@ -88,6 +88,12 @@ struct cw_op {
 enum cw_err cw_doc_update(const struct cw_doc *doc, const struct cw_op *ops, size_t n,
                           uint64_t now_ms, struct cw_doc **out, struct cw_fault *fault);
 
+/* The same by a writer who has read `seen`, an earlier state of `doc`: what has come since is not
+ * replaced, removed or reset by it. CW_ECLOCK when `seen` is none. */
+enum cw_err cw_doc_update_as_of(const struct cw_doc *doc, const struct cw_doc *seen,
+                                const struct cw_op *ops, size_t n, uint64_t now_ms,
+                                struct cw_doc **out, struct cw_fault *fault);
+
 /* ---- merging ---- */
 
 /* Everything either has seen, for the replica of `a`. `budget` as in cw_tree_diff. CW_EDUPLICATE

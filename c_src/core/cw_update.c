@@ -8,6 +8,9 @@
 
 struct update {
     const struct cw_doc *doc;
+    const struct cw_doc *seen; /* NULL: the writer has seen all of `doc` */
+    struct cw_context context; /* of `seen` */
+    struct cw_tree *before; /* with `seen`, when something may be removed: before all operations */
     struct cw_arena arena;
     struct cw_view view;
     struct cw_buf touches;
@@ -217,19 +220,75 @@ static enum cw_err set_target(struct update *u) {
     return u->payload.err ? u->payload.err : set_cell(u, cw_buf_slice(&u->key, 0), &payload);
 }
 
-static enum cw_err put_one_dot(struct update *u, bool mark) {
+/* ---- as of an earlier state ----
+ *
+ * Who writes as of an earlier state replaces and removes what was there, and nothing that came
+ * since. */
+
+static bool has_seen(const struct update *u, struct cw_dot dot) {
+    bool mine = dot.id == u->dot.id && dot.counter == u->dot.counter;
+    return !u->seen || mine || cw_context_contains(&u->context, dot);
+}
+
+static bool dot_before(struct cw_dot a, struct cw_dot b) {
+    return a.id < b.id || (a.id == b.id && a.counter < b.counter);
+}
+
+/* Appends the entries that were not seen, with `mine`, which may be empty, in its place. */
+static void put_unseen(const struct update *u, enum cw_class class, struct cw_bytes payload,
+                       struct cw_bytes mine, struct cw_buf *out) {
+    struct cw_entry e;
+    while (cw_entry_next(class, &payload, &e)) {
+        if (has_seen(u, e.dot))
+            continue;
+        if (mine.n && dot_before(u->dot, e.dot)) {
+            cw_buf_put(out, mine.p, mine.n);
+            mine.n = 0;
+        }
+        cw_buf_put(out, e.bytes.p, e.bytes.n);
+    }
+    if (mine.n)
+        cw_buf_put(out, mine.p, mine.n);
+}
+
+/* Sets the cell to what was not seen of it and `mine`; without either it goes. */
+static enum cw_err replace_seen(struct update *u, enum cw_class class, struct cw_bytes key,
+                                struct cw_bytes payload, struct cw_bytes mine) {
+    struct cw_buf rest;
+    uint8_t space[256];
+    cw_buf_init(&rest, u->doc->mem, space, sizeof space);
+    put_unseen(u, class, payload, mine, &rest);
+    struct cw_bytes kept = cw_buf_slice(&rest, 0);
+    enum cw_err err = rest.err;
+    if (!err && !cw_bytes_eq(kept, payload))
+        err = set_cell(u, key, kept.n ? &kept : NULL);
+    cw_buf_free(&rest);
+    return err;
+}
+
+/* Puts the entry in `u->payload`, or nothing when that is empty, in the place of what was seen. */
+static enum cw_err replace_target(struct update *u, const struct target *t) {
+    struct cw_bytes key = cw_buf_slice(&u->key, 0), mine = cw_buf_slice(&u->payload, 0);
+    if (u->payload.err)
+        return u->payload.err;
+    if (u->seen && t->found)
+        return replace_seen(u, cw_kind_class(t->kind), key, t->payload, mine);
+    return set_cell(u, key, mine.n ? &mine : NULL);
+}
+
+static enum cw_err put_one_dot(struct update *u, const struct target *t, bool mark) {
     cw_put_dot(&u->payload, u->dot, mark);
-    return set_target(u);
+    return replace_target(u, t);
 }
 
 /* Removing is dropping the cell, or writing a mark where removes win. */
 static enum cw_err drop_target(struct update *u, const struct target *t) {
     if (cw_kind_has_marks(t->kind))
-        return put_one_dot(u, true);
-    return t->found ? set_cell(u, cw_buf_slice(&u->key, 0), NULL) : CW_OK;
+        return put_one_dot(u, t, true);
+    return t->found ? replace_target(u, t) : CW_OK;
 }
 
-static enum cw_err put_register(struct update *u, struct cw_bytes value) {
+static enum cw_err put_register(struct update *u, const struct target *t, struct cw_bytes value) {
     enum cw_err err = CW_OK;
     if (value.n > CW_PAYLOAD_MAX)
         return CW_ELIMIT;
@@ -239,7 +298,7 @@ static enum cw_err put_register(struct update *u, struct cw_bytes value) {
         return err;
     u->stamped = true;
     cw_put_value(&u->payload, u->dot, u->hlc, value);
-    return set_target(u);
+    return replace_target(u, t);
 }
 
 /* ---- counters ---- */
@@ -341,23 +400,117 @@ static enum cw_err leave_receipt(struct update *u, const struct cw_key_parts *pa
     return err;
 }
 
-/* Drops all cells with a prefix. */
+/* Moves these amounts of the own tally to those removed. */
+static enum cw_err remove_own(struct update *u, struct cw_bytes key, struct cw_tally tally,
+                              struct cw_bytes amounts) {
+    struct cw_buf slots;
+    uint8_t space[512];
+    cw_buf_init(&slots, u->doc->mem, space, sizeof space);
+    cw_slots_max(&slots, amounts, tally.removed);
+    size_t n = slots.n;
+    cw_buf_reserve(&slots, n);
+    cw_slots_min(&slots, tally.slots, cw_bytes(slots.p, n)); /* whatever they say */
+    tally.removed = cw_buf_slice(&slots, n);
+    u->payload.n = 0;
+    cw_put_tally(&u->payload, &tally);
+    struct cw_bytes payload = cw_buf_slice(&u->payload, 0);
+    enum cw_err err = slots.err ? slots.err : u->payload.err;
+    if (!err)
+        err = set_cell(u, key, &payload);
+    cw_buf_free(&slots);
+    return err;
+}
+
+static struct cw_tally tally_at(const struct cw_tree *tree, struct cw_bytes key, uint64_t since) {
+    struct cw_tally none = {0}, tally;
+    struct cw_bytes payload;
+    if (!cw_tree_get(tree, key, &payload))
+        return none;
+    tally = cw_tally(payload);
+    return tally.since == since ? tally : none; /* else of another life */
+}
+
+/* Of the own tally, as it is `now` and was before this write: what was removed of it, or seen, and
+ * what this write counted. */
+static void put_seen_amounts(struct cw_buf *out, const struct cw_tally *now,
+                             const struct cw_tally *before, const struct cw_tally *old) {
+    for (size_t i = 0; i < now->slots.n / 16; i++) {
+        uint64_t name = cw_slot_name(now->slots, i), removed = cw_slots_get(before->removed, name);
+        uint64_t seen = cw_slots_get(old->slots, name);
+        uint64_t counted = cw_slot_amount(now->slots, i) - cw_slots_get(before->slots, name);
+        uint64_t amount = (seen > removed ? seen : removed) + counted;
+        if (amount == 0)
+            continue;
+        cw_buf_u64le(out, name);
+        cw_buf_u64le(out, amount);
+    }
+}
+
+/* A tally that counted on unseen stays, less what was seen of it. */
+static enum cw_err drop_seen_of_tally(struct update *u, struct cw_bytes key,
+                                      const struct cw_key_parts *parts,
+                                      const struct cw_tally *now) {
+    const struct cw_tree *tree = cw_doc_tree(u->seen);
+    if (!tree)
+        return CW_ENOMEM;
+    struct cw_tally old = tally_at(tree, key, now->since);
+    struct cw_bytes payload;
+    if (parts->owner != u->dot.id)
+        return old.counter && cw_tree_get(tree, key, &payload) ? leave_receipt(u, parts, payload)
+                                                               : CW_OK;
+    struct cw_tally before = tally_at(u->before, key, now->since);
+    struct cw_buf amounts;
+    uint8_t space[256];
+    cw_buf_init(&amounts, u->doc->mem, space, sizeof space);
+    put_seen_amounts(&amounts, now, &before, &old);
+    enum cw_err err =
+        amounts.err ? amounts.err : remove_own(u, key, *now, cw_buf_slice(&amounts, 0));
+    cw_buf_free(&amounts);
+    return err;
+}
+
+/* Whether nothing was counted that the writer has not seen, or done. */
+static bool has_seen_tally(const struct update *u, struct cw_bytes key,
+                           const struct cw_key_parts *parts, const struct cw_tally *now) {
+    if (!u->seen)
+        return true;
+    uint64_t counter = now->counter;
+    if (parts->owner == u->dot.id)
+        counter = tally_at(u->before, key, now->since).counter;
+    return cw_context_contains(&u->context, (struct cw_dot){parts->owner, counter});
+}
+
+static enum cw_err drop_cell(struct update *u, struct cw_bytes key, struct cw_bytes payload) {
+    struct cw_key_parts parts = cw_key_parts(key);
+    enum cw_err err = CW_OK;
+    if (parts.class == CW_TALLY) {
+        struct cw_tally tally = cw_tally(payload);
+        if (!has_seen_tally(u, key, &parts, &tally))
+            return drop_seen_of_tally(u, key, &parts, &tally);
+        err = leave_receipt(u, &parts, payload);
+    } else if (u->seen) {
+        return replace_seen(u, parts.class, key, payload, cw_bytes(NULL, 0));
+    }
+    return err ? err : cw_view_set(&u->view, key, NULL);
+}
+
+/* Drops what was seen of all cells with a prefix. */
 static enum cw_err drop_below(struct update *u, struct cw_bytes prefix) {
-    uint8_t key[CW_KEY_MAX];
-    size_t n;
+    uint8_t from[CW_KEY_MAX + 1], key[CW_KEY_MAX];
+    size_t n, from_len = prefix.n;
     struct cw_bytes payload;
     enum cw_err err = CW_OK;
     bool any = false;
-    while (!err && cw_view_next(&u->view, prefix, key, &n, &payload)) {
+    memcpy(from, prefix.p, prefix.n);
+    while (!err && cw_view_next(&u->view, cw_bytes(from, from_len), key, &n, &payload)) {
         struct cw_bytes k = cw_bytes(key, n);
         if (!cw_bytes_has_prefix(k, prefix))
             break;
         any = true;
-        struct cw_key_parts parts = cw_key_parts(k);
-        if (parts.class == CW_TALLY)
-            err = leave_receipt(u, &parts, payload);
-        if (!err)
-            err = cw_view_set(&u->view, k, NULL);
+        err = drop_cell(u, k, payload);
+        memcpy(from, key, n);
+        from[n] = 0; /* the key after this one */
+        from_len = n + 1;
     }
     if (any) {
         u->wrote = true;
@@ -392,20 +545,14 @@ static enum cw_err settle(struct update *u, struct cw_bytes receipt_key, struct 
     uint8_t space[512];
     enum cw_err err = CW_OK;
     cw_buf_init(&slots, u->doc->mem, space, sizeof space);
-    u->key.n = u->payload.n = 0;
+    u->key.n = 0;
     cw_buf_put(&u->key, parts.object.p + parts.path_at, parts.object.n - parts.path_at);
     cw_buf_u64be(&u->key, u->dot.id);
     if (cw_view_get(&u->view, cw_buf_slice(&u->key, 0), &payload)) {
         struct cw_tally tally = cw_tally(payload);
         cw_receipt_slots(&slots, receipt, tally.since);
-        size_t n = slots.n, m = n + tally.removed.n;
-        cw_buf_reserve(&slots, 2 * m);
-        cw_slots_max(&slots, cw_bytes(slots.p, n), tally.removed);
-        m = slots.n;
-        cw_slots_min(&slots, tally.slots, cw_bytes(slots.p + n, m - n)); /* whatever it says */
-        tally.removed = cw_buf_slice(&slots, m);
-        cw_put_tally(&u->payload, &tally);
-        err = slots.err ? slots.err : set_target(u);
+        err = slots.err ? slots.err
+                        : remove_own(u, cw_buf_slice(&u->key, 0), tally, cw_buf_slice(&slots, 0));
     }
     cw_buf_free(&slots);
     return err ? err : set_cell(u, receipt_key, NULL);
@@ -436,14 +583,14 @@ static enum cw_err run_op(struct update *u, const struct cw_op *op) {
         return err;
     switch (op->verb) {
     case CW_PUT:
-        return put_register(u, op->arg);
+        return put_register(u, &t, op->arg);
     case CW_INCREMENT:
     case CW_DECREMENT:
     case CW_TRANSFER:
         return count_op(u, &t, op);
     case CW_ADD:
     case CW_ENABLE:
-        return put_one_dot(u, false);
+        return put_one_dot(u, &t, false);
     case CW_REMOVE:
         if (t.kind == CW_SET_GROW) {
             u->fault->want = CW_SET_GROW;
@@ -459,8 +606,24 @@ static enum cw_err run_op(struct update *u, const struct cw_op *op) {
     }
 }
 
+static bool may_remove(const struct cw_op *ops, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (ops[i].verb == CW_DELETE || ops[i].verb == CW_RESET)
+            return true;
+    return false;
+}
+
+static enum cw_err keep_before(struct update *u) {
+    enum cw_err err = cw_view_flush(&u->view);
+    if (!err)
+        u->before = cw_tree_retain(u->view.tree);
+    return err;
+}
+
 static enum cw_err run_ops(struct update *u, const struct cw_op *ops, size_t n) {
     enum cw_err err = u->doc->receipts ? settle_receipts(u) : CW_OK;
+    if (!err && u->seen && may_remove(ops, n))
+        err = keep_before(u);
     u->wrote = false; /* settling alone is no reason to write */
     for (size_t i = 0; i < n && !err; i++) {
         u->fault->op = i;
@@ -538,21 +701,19 @@ static enum cw_err finish(struct update *u, bool settled, struct cw_doc **out) {
     return CW_OK;
 }
 
-static bool may_touch_receipts(const struct cw_op *ops, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (ops[i].verb == CW_DELETE || ops[i].verb == CW_RESET)
-            return true;
-    return false;
-}
-
-enum cw_err cw_doc_update(const struct cw_doc *doc, const struct cw_op *ops, size_t n,
-                          uint64_t now_ms, struct cw_doc **out, struct cw_fault *fault) {
+static enum cw_err update(const struct cw_doc *doc, const struct cw_doc *seen,
+                          const struct cw_op *ops, size_t n, uint64_t now_ms, struct cw_doc **out,
+                          struct cw_fault *fault) {
     uint64_t space[128];
     uint8_t touch_space[256], key_space[256], payload_space[256];
     struct update u; /* field by field: the view is too large to be cleared each time */
     if (doc->own >= CW_COUNTER_MAX)
         return CW_ERANGE;
     u.doc = doc;
+    u.seen = seen;
+    u.before = NULL;
+    if (seen)
+        u.context = cw_doc_context(seen);
     u.now_ms = now_ms;
     u.stamped = u.wrote = false;
     u.fault = fault;
@@ -565,8 +726,9 @@ enum cw_err cw_doc_update(const struct cw_doc *doc, const struct cw_op *ops, siz
     struct cw_doc *to;
     enum cw_err err = run_ops(&u, ops, n);
     if (!err)
-        err = finish(&u, doc->receipts || may_touch_receipts(ops, n), &to);
+        err = finish(&u, doc->receipts || may_remove(ops, n), &to);
     cw_view_close(&u.view);
+    cw_tree_release(u.before);
     cw_buf_free(&u.payload);
     cw_buf_free(&u.key);
     cw_buf_free(&u.touches);
@@ -574,4 +736,38 @@ enum cw_err cw_doc_update(const struct cw_doc *doc, const struct cw_op *ops, siz
     if (!err)
         *out = to;
     return err;
+}
+
+enum cw_err cw_doc_update(const struct cw_doc *doc, const struct cw_op *ops, size_t n,
+                          uint64_t now_ms, struct cw_doc **out, struct cw_fault *fault) {
+    return update(doc, NULL, ops, n, now_ms, out, fault);
+}
+
+/* CW_ECLOCK unless all that `seen` has is in `doc` too, under the same replica. */
+static enum cw_err check_seen(const struct cw_doc *doc, const struct cw_doc *seen) {
+    struct cw_vv *now, *then;
+    if (doc->self->id != seen->self->id || seen->own > doc->own)
+        return CW_ECLOCK;
+    if (doc->vv == seen->vv) /* nothing came from elsewhere */
+        return CW_OK;
+    enum cw_err err = cw_doc_clock(doc, &now);
+    if (err)
+        return err;
+    err = cw_doc_clock(seen, &then);
+    if (!err) {
+        enum cw_order order = cw_vv_compare(then, now);
+        err = order == CW_EQUAL || order == CW_BEFORE ? CW_OK : CW_ECLOCK;
+        cw_vv_release(then);
+    }
+    cw_vv_release(now);
+    return err;
+}
+
+enum cw_err cw_doc_update_as_of(const struct cw_doc *doc, const struct cw_doc *seen,
+                                const struct cw_op *ops, size_t n, uint64_t now_ms,
+                                struct cw_doc **out, struct cw_fault *fault) {
+    if (seen->own == doc->own && seen->vv == doc->vv)
+        return update(doc, NULL, ops, n, now_ms, out, fault);
+    enum cw_err err = check_seen(doc, seen);
+    return err ? err : update(doc, seen, ops, n, now_ms, out, fault);
 }

@@ -143,6 +143,7 @@ static ErlNifFunc calls[] = {
     {"doc_new", 1, nif_doc_new, 0},
     {"doc_fork", 2, nif_doc_fork, 0},
     {"doc_update", 2, nif_doc_update, 0},
+    {"doc_update", 3, nif_doc_update, 0},
     {"doc_merge", 2, nif_doc_merge, 0},
     {"doc_get", 4, nif_doc_get, 0},
     {"doc_member", 3, nif_doc_member, 0},

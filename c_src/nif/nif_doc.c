@@ -134,28 +134,34 @@ static bool is_large_update(const struct cw_doc *doc, const struct nif_ops *ops)
     return false;
 }
 
-ERL_NIF_TERM nif_doc_update(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
-    const struct cw_doc *doc;
+/* What the two updates share: `seen` is NULL for who has seen everything. */
+static ERL_NIF_TERM run_update(ErlNifEnv *env, const struct cw_doc *doc, const struct cw_doc *seen,
+                               struct nif_ops *ops) {
     struct cw_doc *to = NULL;
-    struct cw_arena arena;
     struct cw_fault fault = {0};
+    enum cw_err err =
+        seen ? cw_doc_update_as_of(doc, seen, ops->ops, ops->n, now_ms(ops), &to, &fault)
+             : cw_doc_update(doc, ops->ops, ops->n, now_ms(ops), &to, &fault);
+    if (!nif_is_dirty() && ops->n > 4)
+        enif_consume_timeslice(env, (int)(ops->n / 10) + 1); /* about a microsecond an op */
+    return err ? update_error(env, err, &fault) : nif_make_doc(env, to);
+}
+
+/* (Doc, Ops) or (Doc, Seen, Ops) */
+ERL_NIF_TERM nif_doc_update(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc, *seen = NULL;
+    struct cw_arena arena;
     uint64_t space[128];
-    if (!nif_get_doc(env, argv[0], &doc))
+    if (!nif_get_doc(env, argv[0], &doc) || (argc == 3 && !nif_get_doc(env, argv[1], &seen)))
         return enif_make_badarg(env);
     cw_arena_init(&arena, &nif_mem, space, sizeof space);
-    struct nif_ops ops = {.env = env, .arena = &arena, .limit = nif_bytes(), .bad = argv[1]};
-    enum cw_err err = nif_get_ops(&ops, argv[1]);
+    struct nif_ops ops = {.env = env, .arena = &arena, .limit = nif_bytes(), .bad = argv[argc - 1]};
+    enum cw_err err = nif_get_ops(&ops, argv[argc - 1]);
     ERL_NIF_TERM term;
-    if (err == CW_EBUDGET || (!err && is_large_update(doc, &ops))) {
+    if (err == CW_EBUDGET || (!err && is_large_update(doc, &ops)))
         term = nif_go_dirty(env, "doc_update", nif_doc_update, argc, argv);
-    } else if (err) {
-        term = ops_error(env, err, &ops);
-    } else {
-        err = cw_doc_update(doc, ops.ops, ops.n, now_ms(&ops), &to, &fault);
-        term = err ? update_error(env, err, &fault) : nif_make_doc(env, to);
-        if (!nif_is_dirty() && ops.n > 4)
-            enif_consume_timeslice(env, (int)(ops.n / 10) + 1); /* about a microsecond an op */
-    }
+    else
+        term = err ? ops_error(env, err, &ops) : run_update(env, doc, seen, &ops);
     cw_arena_free(&arena);
     return term;
 }

@@ -125,29 +125,36 @@ defmodule Causeway.Doc do
   Raises `Causeway.Error`, having done nothing, when an operation does not fit what is there. When nothing
   changes, as when an element is removed that is not in the set, the edit does not count.
 
+  With `:as_of`, an earlier state of the same document, the edit is that of somebody who has read this state:
+  it replaces and removes what was there, and leaves alone what has come since.
+
       iex> doc = Causeway.Doc.new("a") |> Causeway.Doc.update([{:increment, [:n], 3}, {:decrement, [:n]}])
       iex> Causeway.Doc.get(doc, [:n])
       2
   """
-  @spec update(t(), op() | [op()]) :: t()
-  def update(%__MODULE__{ref: ref}, ops) do
-    case :causeway_nif.doc_update(ref, ops) do
-      new when is_reference(new) -> %__MODULE__{ref: new}
-      error -> raise Error.from_nif(error, ops)
-    end
-  end
+  @spec update(t(), op() | [op()], as_of: t()) :: t()
+  def update(%__MODULE__{} = doc, ops, opts \\ []), do: ok!(try_update(doc, ops, opts))
 
   @doc """
-  `update/2` for edits that may be refused, such as spending from a bounded counter.
+  `update/3` for edits that may be refused, such as spending from a bounded counter.
 
       iex> doc = Causeway.Doc.new("a") |> Causeway.Doc.update({:increment, [:stock], 2, :counter_bounded})
       iex> {:error, error} = Causeway.Doc.try_update(doc, {:decrement, [:stock], 3})
       iex> error.reason
       {:insufficient_rights, {:decrement, [:stock], 3}, 2, 0}
   """
-  @spec try_update(t(), op() | [op()]) :: {:ok, t()} | {:error, Error.t()}
-  def try_update(%__MODULE__{ref: ref}, ops) do
-    ref |> :causeway_nif.doc_update(ops) |> wrap(ops)
+  @spec try_update(t(), op() | [op()], as_of: t()) :: {:ok, t()} | {:error, Error.t()}
+  def try_update(doc, ops, opts \\ [])
+
+  def try_update(%__MODULE__{ref: ref}, ops, []) do
+    case :causeway_nif.doc_update(ref, ops) do
+      new when is_reference(new) -> {:ok, %__MODULE__{ref: new}}
+      error -> {:error, Error.from_nif(error, ops)}
+    end
+  end
+
+  def try_update(%__MODULE__{ref: ref}, ops, as_of: %__MODULE__{ref: seen}) do
+    ref |> :causeway_nif.doc_update(seen, ops) |> wrap(ops)
   end
 
   @doc """

@@ -139,13 +139,16 @@ defmodule Causeway.DocPropertyTest do
 
   defp edit(world, name) do
     {doc, vv} = world.replicas[name]
-    event = %{replica: name, counter: Map.get(vv, name, 0) + 1, known: vv}
+    {seen, known} = as_of(world, name)
+    event = %{replica: name, counter: Map.get(vv, name, 0) + 1, known: known}
     now = Map.put(vv, name, event.counter)
     batch = %{ops: [], acts: world.acts, refused: nil, serial: world.serial}
     batch = Enum.reduce(1..between(1, 4), batch, fn _, b -> random_op(b, world, now, event) end)
     world = %{world | serial: batch.serial}
 
-    case Doc.try_update(doc, if(match?([_], batch.ops), do: hd(batch.ops), else: batch.ops)) do
+    ops = if match?([_], batch.ops), do: hd(batch.ops), else: batch.ops
+
+    case Doc.try_update(doc, ops, if(seen == doc, do: [], else: [as_of: seen])) do
       {:ok, new} ->
         assert batch.refused == nil
 
@@ -157,6 +160,12 @@ defmodule Causeway.DocPropertyTest do
         assert batch.refused == {elem(op, 0), elem(op, 2), here, elsewhere}
         world
     end
+  end
+
+  # What the editor has read: mostly the latest, at times an earlier state.
+  defp as_of(world, name) do
+    own = for {doc, vv} <- world.kept, Doc.info(doc).replica == name, do: {doc, vv}
+    if own != [] and chance(40), do: one_of(own), else: world.replicas[name]
   end
 
   # An operation, and its acts for the model, newest first. After one that is refused there are no more.
