@@ -19,13 +19,15 @@
     doc_apply/2,
     doc_clock/1,
     doc_hash/1,
+    doc_hash/2,
     doc_info/1,
     fragment_join/2,
     clock_merge/2,
     clock_compare/2,
     clock_to_list/1,
     clock_from_list/1,
-    hlc_tick/2
+    hlc_tick/2,
+    file_lock/1
 ]).
 
 -nifs([
@@ -44,13 +46,15 @@
     doc_apply/2,
     doc_clock/1,
     doc_hash/1,
+    doc_hash/2,
     doc_info/1,
     fragment_join/2,
     clock_merge/2,
     clock_compare/2,
     clock_to_list/1,
     clock_from_list/1,
-    hlc_tick/2
+    hlc_tick/2,
+    file_lock/1
 ]).
 
 -on_load(load/0).
@@ -152,6 +156,10 @@ doc_clock(_Doc) -> erlang:nif_error(not_loaded).
 -spec doc_hash(doc()) -> binary().
 doc_hash(_Doc) -> erlang:nif_error(not_loaded).
 
+%% Of what is at a path and below.
+-spec doc_hash(doc(), path()) -> binary() | error().
+doc_hash(_Doc, _Path) -> erlang:nif_error(not_loaded).
+
 %% The replica's name, the number of cells, bytes of memory.
 -spec doc_info(doc()) -> {name(), non_neg_integer(), non_neg_integer()} | error().
 doc_info(_Doc) -> erlang:nif_error(not_loaded).
@@ -173,3 +181,7 @@ clock_from_list(_List) -> erlang:nif_error(not_loaded).
 
 -spec hlc_tick(non_neg_integer(), non_neg_integer()) -> non_neg_integer() | error().
 hlc_tick(_Last, _NowMs) -> erlang:nif_error(not_loaded).
+
+%% Makes the file if need be, and locks it until the reference is collected.
+-spec file_lock(binary()) -> {ok, reference()} | {error, locked | file:posix() | enomem}.
+file_lock(_Path) -> erlang:nif_error(not_loaded).

@@ -183,16 +183,20 @@ enum cw_err cw_doc_visit(const struct cw_doc *doc, struct cw_bytes object, enum 
     return visit_object(&w, cw_bytes(w.path, object.n), kind);
 }
 
-uint64_t cw_doc_cells(const struct cw_doc *doc, struct cw_bytes object) {
+struct cw_range cw_doc_range(const struct cw_doc *doc, struct cw_bytes prefix) {
     uint8_t end[CW_KEY_MAX];
-    size_t n = object.n;
+    size_t n = prefix.n;
     if (n > CW_KEY_MAX)
-        return 0;
-    memcpy(end, object.p, n);
+        return (struct cw_range){{0, 0}, 0};
+    memcpy(end, prefix.p, n);
     (void)cw_doc_settle(doc); /* without memory, what is in the tree is near enough */
     bool bounded = cw_prefix_after(end, &n);
     struct cw_bytes hi = cw_bytes(end, n);
-    return cw_tree_range(doc->tree, object, bounded ? &hi : NULL).count;
+    return cw_tree_range(doc->tree, prefix, bounded ? &hi : NULL);
+}
+
+uint64_t cw_doc_cells(const struct cw_doc *doc, struct cw_bytes object) {
+    return cw_doc_range(doc, object).count;
 }
 
 bool cw_doc_has_element(const struct cw_doc *doc, struct cw_bytes object, enum cw_kind kind,

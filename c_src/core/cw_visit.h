@@ -38,6 +38,9 @@ enum cw_err cw_doc_visit(const struct cw_doc *doc, struct cw_bytes object, enum 
  * when there is no memory to bring them there. */
 uint64_t cw_doc_cells(const struct cw_doc *doc, struct cw_bytes object);
 
+/* Hash and count of the cells whose keys begin with `prefix`. O(log n); the same reservation. */
+struct cw_range cw_doc_range(const struct cw_doc *doc, struct cw_bytes prefix);
+
 /* Whether a set with this key has an element. */
 bool cw_doc_has_element(const struct cw_doc *doc, struct cw_bytes object, enum cw_kind kind,
                         struct cw_bytes element);

@@ -6,6 +6,7 @@
 #include "../core/cw_tree.h"
 #include "nif_clock.h"
 #include "nif_doc.h"
+#include "nif_lock.h"
 #include "nif_reaper.h"
 
 /* Nodes that the drop of a handle frees at once; more go to the reaper. */
@@ -120,7 +121,9 @@ static int load(ErlNifEnv *env, void **priv, ERL_NIF_TERM info) {
         return 3;
     fill_atoms(env, &lib->atoms);
     lib->doc_type = enif_open_resource_type(env, NULL, "causeway_doc", doc_destroy, flags, NULL);
-    if (!lib->doc_type) {
+    lib->lock_type =
+        enif_open_resource_type(env, NULL, "causeway_lock", nif_lock_destroy, flags, NULL);
+    if (!lib->doc_type || !lib->lock_type) {
         enif_free(lib);
         return 4;
     }
@@ -155,6 +158,7 @@ static ErlNifFunc calls[] = {
     {"doc_apply", 2, nif_doc_apply, 0},
     {"doc_clock", 1, nif_doc_clock, 0},
     {"doc_hash", 1, nif_doc_hash, 0},
+    {"doc_hash", 2, nif_doc_hash_at, 0},
     {"doc_info", 1, nif_doc_info, 0},
     {"fragment_join", 2, nif_fragment_join, 0},
     {"clock_merge", 2, nif_clock_merge, 0},
@@ -162,6 +166,7 @@ static ErlNifFunc calls[] = {
     {"clock_to_list", 1, nif_clock_to_list, 0},
     {"clock_from_list", 1, nif_clock_from_list, 0},
     {"hlc_tick", 2, nif_hlc_tick, 0},
+    {"file_lock", 1, nif_file_lock, ERL_NIF_DIRTY_JOB_IO_BOUND},
 };
 
 ERL_NIF_INIT(causeway_nif, calls, load, NULL, upgrade, unload)

@@ -514,16 +514,51 @@ ERL_NIF_TERM nif_doc_clock(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
     return buffer_or_error(env, out.err, &out);
 }
 
-ERL_NIF_TERM nif_doc_hash(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
-    const struct cw_doc *doc;
+static ERL_NIF_TERM make_hash(ErlNifEnv *env, struct cw_hash h) {
     uint8_t be[16];
-    (void)argc;
-    if (!nif_get_doc(env, argv[0], &doc))
-        return enif_make_badarg(env);
-    struct cw_hash h = cw_doc_hash(doc);
     cw_store64be(be, h.hi);
     cw_store64be(be + 8, h.lo);
     return nif_make_binary(env, cw_bytes(be, 16));
+}
+
+ERL_NIF_TERM nif_doc_hash(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    (void)argc;
+    if (!nif_get_doc(env, argv[0], &doc))
+        return enif_make_badarg(env);
+    return make_hash(env, cw_doc_hash(doc));
+}
+
+/* (Doc, Path): of all that is at the path and below, in maps. */
+ERL_NIF_TERM nif_doc_hash_at(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    struct cw_arena arena;
+    struct cw_buf key;
+    struct nif_path path;
+    uint64_t space[64];
+    uint8_t key_space[256];
+    ERL_NIF_TERM bad, term;
+    (void)argc;
+    if (!nif_get_doc(env, argv[0], &doc))
+        return enif_make_badarg(env);
+    cw_arena_init(&arena, &nif_mem, space, sizeof space);
+    cw_buf_init(&key, &nif_mem, key_space, sizeof key_space);
+    enum cw_err err = nif_get_path(env, &arena, argv[1], &path, &bad);
+    for (size_t i = 0; i < path.n && !err; i++) {
+        cw_buf_byte(&key, CW_MAP);
+        cw_buf_bytes(&key, path.fields[i]);
+    }
+    if (err && err != CW_ELIMIT)
+        term = bad_term(env, err, bad);
+    else if (key.err)
+        term = nif_error(env, key.err);
+    else if (err) /* too long for any key: there is nothing */
+        term = make_hash(env, (struct cw_hash){0, 0});
+    else
+        term = make_hash(env, cw_doc_range(doc, cw_buf_slice(&key, 0)).hash);
+    cw_buf_free(&key);
+    cw_arena_free(&arena);
+    return term;
 }
 
 ERL_NIF_TERM nif_doc_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {

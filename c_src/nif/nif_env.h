@@ -32,6 +32,7 @@ struct nif_atoms {
 struct nif_lib {
     struct nif_atoms atoms;
     ErlNifResourceType *doc_type;
+    ErlNifResourceType *lock_type;
 };
 
 static inline const struct nif_lib *nif_lib(ErlNifEnv *env) {

@@ -295,6 +295,22 @@ defmodule Causeway.Doc do
   @spec hash(t()) :: <<_::128>>
   def hash(%__MODULE__{ref: ref}), do: :causeway_nif.doc_hash(ref)
 
+  @doc """
+  The hash of what is at a path and below, through maps; sixteen zero bytes when nothing is.
+
+      iex> doc = Causeway.Doc.new("a") |> Causeway.Doc.update({:put, ["x", "y"], 1})
+      iex> new = Causeway.Doc.update(doc, {:put, ["z"], 1})
+      iex> Causeway.Doc.hash(doc, ["x"]) == Causeway.Doc.hash(new, ["x"])
+      true
+  """
+  @spec hash(t(), path()) :: <<_::128>>
+  def hash(%__MODULE__{ref: ref}, path) do
+    case :causeway_nif.doc_hash(ref, path) do
+      hash when is_binary(hash) -> hash
+      error -> raise Error.from_nif(error, {:hash, path})
+    end
+  end
+
   @doc "The whole state as bytes, the same on all replicas that have seen the same edits."
   @spec encode(t()) :: binary()
   def encode(%__MODULE__{ref: ref}), do: bytes!(:causeway_nif.doc_encode(ref), "")
