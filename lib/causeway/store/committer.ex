@@ -1,0 +1,466 @@
+defmodule Causeway.Store.Committer do
+  @moduledoc false
+  # The one process that makes versions. What waits in its mailbox is done together: one write to the log, one
+  # sync, one new version for the readers; then everybody gets an answer.
+
+  use GenServer
+  alias Causeway.{Clock, Doc}
+  alias Causeway.Store.{Checkpoint, Disk, Error, Events, Log, Runtime}
+
+  @group 256
+  # A checkpoint when the log is as long as the last one, and at least this.
+  @log_bytes 8_000_000
+
+  defmodule State do
+    @moduledoc false
+    defstruct [
+      :rt,
+      :doc,
+      :version,
+      :disk,
+      :log,
+      :actor,
+      :floor,
+      :checkpoint,
+      :syncing,
+      checkpointed: {0, 0},
+      armed: [],
+      waiting: %{}
+    ]
+  end
+
+  def start_link(rt),
+    do: GenServer.start_link(__MODULE__, rt, name: Runtime.process(rt.name, Committer))
+
+  # ---- calls ----
+
+  @doc "Commits operations as of a version (nil: none was read); `certify` are paths nobody may have written."
+  def commit(rt, ops, seen, certify, timeout),
+    do: call(rt, {:commit, ops, seen, certify}, timeout)
+
+  @doc "Takes in a delta from a peer."
+  def apply_delta(rt, delta, peer), do: call(rt, {:apply, delta, peer, nil}, :infinity)
+
+  @doc "Returns when the clock has been seen."
+  def wait(rt, clock, timeout), do: call(rt, {:wait, clock, timeout}, :infinity)
+
+  def checkpoint(rt), do: call(rt, :checkpoint, :infinity)
+  def info(rt), do: call(rt, :info, 5_000)
+
+  @doc "A peer has seen `n` writes of this actor. When that is news, they were made before a backup was restored."
+  def seen_elsewhere(rt, n), do: call(rt, {:seen_elsewhere, n}, :infinity)
+
+  @doc "Sends `{:changed, version}` to the caller once there is a version after this one."
+  def arm(rt, version),
+    do: GenServer.cast(Runtime.process(rt.name, Committer), {:arm, self(), version})
+
+  defp call(rt, request, timeout) do
+    GenServer.call(Runtime.process(rt.name, Committer), request, timeout)
+  catch
+    :exit, {reason, _} when reason in [:noproc, :normal, :shutdown] ->
+      {:error, %Error{reason: {:not_running, rt.name}}}
+  end
+
+  # ---- opening ----
+
+  @impl true
+  def init(rt) do
+    Process.flag(:trap_exit, true)
+    began = System.monotonic_time()
+
+    case open(rt, rt.opts[:dir]) do
+      {:ok, state, facts} ->
+        Runtime.put_current(rt, state.doc, state.version)
+        facts = Map.merge(facts, %{duration: System.monotonic_time() - began, cells: cells(state.doc)})
+        Events.emit(rt.name, :open, facts, %{dir: rt.opts[:dir]})
+        {:ok, arm_sync(state)}
+
+      {:error, error} ->
+        {:stop, error}
+    end
+  end
+
+  defp open(rt, nil) do
+    {doc, version, actor} = Runtime.last(rt) || {Doc.new(rt.opts.replica), 0, rt.opts.replica}
+    {:ok, state(rt, doc, version, actor), %{records: 0, cut: 0}}
+  end
+
+  defp open(rt, dir) do
+    with {:ok, disk, fate} <- Disk.open(dir, rt.opts.replica, rt.opts.fsync),
+         {:ok, doc, number, size} <- Checkpoint.read(disk, disk.identity.actor),
+         {:ok, {doc, count}, last, cut} <- Log.replay(disk, number, {doc, 0}, &replay/2),
+         {:ok, log} <- Log.open(disk, last + 1) do
+      report(rt, disk, fate, cut)
+      state = state(rt, doc, last, disk.identity.actor)
+      state = %{state | disk: disk, log: log, checkpointed: {number, size}}
+      {:ok, state, %{records: count, cut: cut}}
+    end
+  end
+
+  defp replay(delta, {doc, count}), do: {Doc.apply_delta!(doc, delta), count + 1}
+
+  defp state(rt, doc, version, actor) do
+    Runtime.put_actor(rt, actor)
+    %State{rt: rt, doc: doc, version: version, actor: actor, floor: own(doc, actor)}
+  end
+
+  defp report(rt, disk, fate, cut) do
+    if cut > 0,
+      do: warn("#{disk.dir}: #{cut} bytes of an interrupted write were cut off the end of the log")
+
+    with {:new_actor, why} <- fate do
+      warn("#{disk.dir} #{explain(why)}; writes go on as #{disk.identity.actor}")
+      Events.emit(rt.name, :new_actor, %{}, %{actor: disk.identity.actor, reason: why})
+    end
+  end
+
+  defp explain(:copied), do: "was copied or restored since it was last open"
+  defp explain(:machine_crashed), do: "was open without `fsync: :always` when the machine stopped"
+  defp explain(:restored), do: "is older than what a peer has of it"
+
+  defp warn(text), do: :logger.warning(~c"causeway: ~ts", [text])
+
+  defp own(doc, actor), do: doc |> Doc.clock() |> Clock.get(actor)
+  defp cells(doc), do: Doc.info(doc).cells
+
+  # ---- requests ----
+
+  @impl true
+  def handle_call({tag, _, _, _} = request, from, state) when tag in [:commit, :apply] do
+    {:noreply, run_group(drain([{from, request}], @group - 1), state)}
+  end
+
+  def handle_call({:wait, clock, timeout}, from, state) do
+    if Clock.contains?(Doc.clock(state.doc), clock) do
+      {:reply, :ok, state}
+    else
+      timer = Process.send_after(self(), {:expire, from}, timeout)
+      {:noreply, put_in(state.waiting[from], {clock, timer})}
+    end
+  end
+
+  def handle_call(:checkpoint, _from, %{disk: nil} = state), do: {:reply, :ok, state}
+
+  def handle_call(:checkpoint, from, state) do
+    case start_checkpoint(state, [from]) do
+      {:ok, state} -> {:noreply, state}
+      {:error, error, state} -> {:reply, {:error, error}, state}
+    end
+  end
+
+  def handle_call({:seen_elsewhere, n}, _from, state) do
+    cond do
+      n <= own(state.doc, state.actor) -> {:reply, :ok, state}
+      own(state.doc, state.actor) > state.floor -> {:reply, {:error, :written_since}, state}
+      true -> become_new(state)
+    end
+  end
+
+  def handle_call(:info, _from, state) do
+    {number, bytes} = state.checkpointed
+
+    info = %{
+      actor: state.actor,
+      version: state.version,
+      log: state.log && %{path: state.log.path, bytes: state.log.bytes, next: state.log.next},
+      checkpoint: state.disk && %{number: number, bytes: bytes, running: state.checkpoint != nil},
+      waiting: map_size(state.waiting)
+    }
+
+    {:reply, info, state}
+  end
+
+  @impl true
+  def handle_cast({:arm, pid, version}, state) when version < state.version do
+    send(pid, {:changed, state.version})
+    {:noreply, state}
+  end
+
+  def handle_cast({:arm, pid, _version}, state), do: {:noreply, %{state | armed: [pid | state.armed]}}
+
+  # The newest last.
+  defp drain(requests, 0), do: Enum.reverse(requests)
+
+  defp drain(requests, n) do
+    receive do
+      {:"$gen_call", from, {tag, _, _, _} = request} when tag in [:commit, :apply] ->
+        drain([{from, request} | requests], n - 1)
+    after
+      0 -> Enum.reverse(requests)
+    end
+  end
+
+  # ---- a group ----
+
+  # records: newest first; mark: the document that they lead to; versions: newest first
+  defp run_group(requests, state) do
+    began = System.monotonic_time()
+    group = %{doc: state.doc, mark: state.doc, records: [], versions: [], answers: []}
+    group = Enum.reduce(requests, group, &run(&1, &2, state))
+    clock = Doc.clock(group.doc)
+    group = Map.put(group, :changed, clock != Doc.clock(state.doc))
+
+    case write(state, group) do
+      {:ok, state} ->
+        state = publish(state, group)
+        for {from, answer} <- group.answers, do: GenServer.reply(from, with(:ok <- answer, do: {:ok, clock}))
+        measure(state, group, began)
+        maybe_checkpoint(state)
+
+      {:error, error} ->
+        for {from, _} <- group.answers, do: GenServer.reply(from, {:error, error})
+        state
+    end
+  end
+
+  defp run({from, {:commit, ops, seen, certify}}, group, _state) do
+    with :ok <- certify(group.doc, seen, certify),
+         {:ok, doc} <- Doc.try_update(group.doc, ops, if(seen, do: [as_of: seen], else: [])) do
+      answer(%{group | doc: doc, versions: [doc | group.versions]}, from, :ok)
+    else
+      {:error, error} -> answer(group, from, {:error, error})
+    end
+  end
+
+  defp run({from, {:apply, delta, _peer, nil}}, group, state) do
+    case Doc.apply_delta(group.doc, delta) do
+      {:ok, doc} ->
+        if Doc.clock(doc) == Doc.clock(group.doc),
+          do: answer(group, from, :ok),
+          else: group |> record_own(state) |> take(doc, delta) |> answer(from, :ok)
+
+      {:error, error} ->
+        Events.emit(state.rt.name, :peer_down, %{}, %{peer: nil, reason: error})
+        answer(group, from, {:error, error})
+    end
+  end
+
+  defp take(group, doc, delta) do
+    %{group | doc: doc, mark: doc, records: [delta | group.records], versions: [doc | group.versions]}
+  end
+
+  defp answer(group, from, answer), do: %{group | answers: [{from, answer} | group.answers]}
+
+  # What was committed here since the last record.
+  defp record_own(group, %{log: nil}), do: group
+
+  defp record_own(group, _state) do
+    clock = Doc.clock(group.mark)
+
+    if Doc.clock(group.doc) == clock,
+      do: group,
+      else: %{group | mark: group.doc, records: [Doc.delta(group.doc, since: clock) | group.records]}
+  end
+
+  defp certify(_doc, nil, _paths), do: :ok
+
+  defp certify(doc, seen, paths) do
+    case Enum.reject(paths, &(Doc.hash(doc, &1) == Doc.hash(seen, &1))) do
+      [] -> :ok
+      changed -> {:error, %Error{reason: {:conflict, changed}}}
+    end
+  end
+
+  # ---- to the disk ----
+
+  defp write(%{log: nil} = state, _group), do: {:ok, state}
+  defp write(state, %{changed: false}), do: {:ok, state}
+
+  defp write(state, group) do
+    records = Enum.reverse(record_own(group, state).records)
+
+    with {:ok, log} <- Log.append(state.log, records),
+         :ok <- if(state.rt.opts.fsync == :always, do: Log.sync(log), else: :ok) do
+      {:ok, %{state | log: log}}
+    end
+  end
+
+  # ---- to the readers ----
+
+  defp publish(state, %{changed: false}), do: state
+
+  defp publish(state, group) do
+    version = state.version + 1
+    Runtime.put_current(state.rt, group.doc, version)
+    if Runtime.publishing?(state.rt), do: send_versions(state.rt, group.versions)
+    for pid <- state.armed, do: send(pid, {:changed, version})
+    release(%{state | doc: group.doc, version: version, armed: []})
+  end
+
+  defp send_versions(rt, versions) do
+    if Runtime.enqueue(rt, length(versions)),
+      do: send(Runtime.process(rt.name, Publisher), {:versions, Enum.reverse(versions)})
+  rescue
+    ArgumentError -> :ok
+  end
+
+  defp release(%{waiting: waiting} = state) when map_size(waiting) == 0, do: state
+
+  defp release(state) do
+    now = Doc.clock(state.doc)
+
+    {done, waiting} =
+      Enum.split_with(state.waiting, fn {_, {clock, _}} -> Clock.contains?(now, clock) end)
+
+    for {from, {_, timer}} <- done do
+      Process.cancel_timer(timer)
+      GenServer.reply(from, :ok)
+    end
+
+    %{state | waiting: Map.new(waiting)}
+  end
+
+  defp measure(state, group, began) do
+    Events.emit(state.rt.name, :commit, %{
+      duration: System.monotonic_time() - began,
+      transactions: length(group.answers)
+    })
+  end
+
+  # ---- checkpoints ----
+
+  defp maybe_checkpoint(%{log: nil} = state), do: state
+
+  defp maybe_checkpoint(%{checkpoint: nil, checkpointed: {_, size}} = state) do
+    if state.log.bytes > max(@log_bytes, size) do
+      case start_checkpoint(state, []) do
+        {:ok, state} -> state
+        {:error, error, state} -> failed(state, error)
+      end
+    else
+      state
+    end
+  end
+
+  defp maybe_checkpoint(state), do: state
+
+  defp failed(state, error) do
+    Events.emit(state.rt.name, :checkpoint_failed, %{}, %{dir: state.disk.dir, error: error})
+    warn("no checkpoint: " <> Exception.message(error))
+    state
+  end
+
+  # Somebody may wait for one that is under way.
+  defp start_checkpoint(%{checkpoint: %{waiting: waiting} = running} = state, more),
+    do: {:ok, %{state | checkpoint: %{running | waiting: more ++ waiting}}}
+
+  # Writers go on, in a new segment, while a process of its own writes the state as it was.
+  defp start_checkpoint(%{disk: disk, doc: doc} = state, waiting) do
+    number = state.log.next - 1
+
+    with :ok <- Log.sync(state.log),
+         {:ok, log} <- next_segment(state) do
+      began = System.monotonic_time()
+      {pid, ref} = spawn_monitor(fn -> exit({:written, Checkpoint.write(disk, doc, number)}) end)
+      running = %{pid: pid, ref: ref, number: number, began: began, waiting: waiting}
+      {:ok, %{state | log: log, checkpoint: running}}
+    else
+      {:error, error} -> {:error, error, state}
+    end
+  end
+
+  # A segment without records is as good as a new one.
+  defp next_segment(%{log: log} = state) do
+    if log.bytes == 0 do
+      {:ok, log}
+    else
+      with {:ok, new} <- Log.open(state.disk, log.next) do
+        Log.close(log)
+        {:ok, new}
+      end
+    end
+  end
+
+  defp checkpoint_done(state, {:written, {:ok, bytes}}) do
+    %{number: number, began: began} = state.checkpoint
+    Log.drop_before(state.disk, number + 1)
+    duration = System.monotonic_time() - began
+    Events.emit(state.rt.name, :checkpoint, %{duration: duration, bytes: bytes}, %{dir: state.disk.dir})
+    for from <- state.checkpoint.waiting, do: GenServer.reply(from, :ok)
+    %{state | checkpoint: nil, checkpointed: {number, bytes}}
+  end
+
+  defp checkpoint_done(state, reason) do
+    error =
+      case reason do
+        {:written, {:error, error}} -> error
+        other -> %Error{reason: {:disk, "write a checkpoint in", state.disk.dir, other}}
+      end
+
+    for from <- state.checkpoint.waiting, do: GenServer.reply(from, {:error, error})
+    failed(%{state | checkpoint: nil}, error)
+  end
+
+  # ---- a new actor ----
+
+  defp become_new(%{disk: nil} = state) do
+    suffix = Base.encode32(:rand.bytes(5), case: :lower)
+    {:reply, :ok, rename(state, "#{state.rt.opts.replica}~#{suffix}")}
+  end
+
+  defp become_new(state) do
+    case Disk.new_actor(state.disk) do
+      {:ok, disk} ->
+        report(state.rt, disk, {:new_actor, :restored}, 0)
+        {:reply, :ok, rename(%{state | disk: disk}, disk.identity.actor)}
+
+      {:error, error} ->
+        {:reply, {:error, error}, state}
+    end
+  end
+
+  defp rename(state, actor) do
+    doc = Doc.fork(state.doc, actor)
+    Runtime.put_actor(state.rt, actor)
+    Runtime.put_current(state.rt, doc, state.version + 1)
+    %{state | doc: doc, actor: actor, version: state.version + 1, floor: 0}
+  end
+
+  # ---- time ----
+
+  defp arm_sync(%{rt: %{opts: %{fsync: {:every, ms}}}, log: log} = state) when log != nil do
+    Process.send_after(self(), :sync, ms)
+    state
+  end
+
+  defp arm_sync(state), do: state
+
+  @impl true
+  def handle_info(:sync, state) do
+    with {:error, error} <- Log.sync(state.log), do: warn(Exception.message(error))
+    {:noreply, arm_sync(state)}
+  end
+
+  def handle_info({:expire, from}, state) do
+    case pop_in(state.waiting[from]) do
+      {nil, state} ->
+        {:noreply, state}
+
+      {{clock, _}, state} ->
+        GenServer.reply(from, {:error, %Error{reason: {:behind, missing(state.doc, clock)}}})
+        {:noreply, state}
+    end
+  end
+
+  def handle_info({:DOWN, ref, :process, _, reason}, %{checkpoint: %{ref: ref}} = state),
+    do: {:noreply, checkpoint_done(state, reason)}
+
+  def handle_info({:EXIT, _, reason}, state), do: {:stop, reason, state}
+  def handle_info(_, state), do: {:noreply, state}
+
+  defp missing(doc, clock) do
+    now = doc |> Doc.clock() |> Clock.to_map()
+
+    for {replica, n} <- clock |> Clock.to_map() |> Enum.sort(), seen = Map.get(now, replica, 0), seen < n,
+        do: {replica, seen, n}
+  end
+
+  @impl true
+  def terminate(_reason, %{log: nil}), do: :ok
+
+  def terminate(_reason, state) do
+    if state.checkpoint, do: Process.exit(state.checkpoint.pid, :kill)
+    with :ok <- Log.sync(state.log), do: Disk.close(state.disk)
+    Log.close(state.log)
+  end
+end

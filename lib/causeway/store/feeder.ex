@@ -1,0 +1,91 @@
+defmodule Causeway.Store.Feeder do
+  @moduledoc false
+  # Gives one peer what it lacks: whatever this replica has and the peer's clock has not, as one delta, again and
+  # again. Deltas are cut into chunks, of which only so many are on their way unacknowledged; while the peer is
+  # slow, more is gathered into the next delta, and nothing is queued.
+  #
+  # Own writes go at once. Those of third replicas wait a moment, in which the peer mostly gets them from
+  # their own replica and says so.
+
+  use GenServer, restart: :temporary
+  alias Causeway.{Clock, Doc}
+  alias Causeway.Store.{Committer, Runtime}
+
+  @chunk 128 * 1024
+  @window 16
+  @relay_after 100
+
+  # sent: what the peer has, or will have when all that is on its way has arrived
+  defstruct [:rt, :link, :sent, :relay, version: -1, queue: [], inflight: 0, armed: false]
+
+  def start_link({rt, link, clock}), do: GenServer.start_link(__MODULE__, {rt, link, clock})
+
+  @impl true
+  def init({rt, link, clock}) do
+    Process.monitor(link)
+    {:ok, %__MODULE__{rt: rt, link: link, sent: clock}, {:continue, :pump}}
+  end
+
+  @impl true
+  def handle_continue(:pump, state), do: {:noreply, pump(state)}
+
+  @impl true
+  def handle_info({:ack, clock}, state) do
+    state = %{state | inflight: state.inflight - 1}
+    {:noreply, state |> has(clock) |> pump()}
+  end
+
+  def handle_info({:have, clock}, state), do: {:noreply, state |> has(clock) |> pump()}
+  def handle_info({:changed, _version}, state), do: {:noreply, pump(%{state | armed: false})}
+  def handle_info(:relay, state), do: {:noreply, pump(%{state | relay: :due})}
+  def handle_info({:DOWN, _, :process, _, _}, state), do: {:stop, :normal, state}
+
+  defp has(state, nil), do: state
+  defp has(state, clock), do: %{state | sent: Clock.merge(state.sent, clock)}
+
+  defp pump(%{inflight: @window} = state), do: state
+
+  defp pump(%{queue: [chunk | queue]} = state) do
+    send(state.link, {:feed, self(), if(queue == [], do: :last, else: :more), chunk})
+    pump(%{state | queue: queue, inflight: state.inflight + 1})
+  end
+
+  defp pump(state) do
+    {doc, version} = Runtime.current(state.rt)
+    clock = Doc.clock(doc)
+
+    cond do
+      Clock.contains?(state.sent, clock) -> arm(%{state | version: version, relay: nil})
+      state.relay == :due or own_news?(state, clock) -> state |> cut(doc, clock, version) |> pump()
+      true -> state |> relay_later() |> Map.put(:version, version) |> arm()
+    end
+  end
+
+  defp own_news?(state, clock) do
+    actor = Runtime.actor(state.rt)
+    Clock.get(clock, actor) > Clock.get(state.sent, actor)
+  end
+
+  defp relay_later(%{relay: nil} = state) do
+    Process.send_after(self(), :relay, @relay_after)
+    %{state | relay: :waiting}
+  end
+
+  defp relay_later(state), do: state
+
+  defp arm(%{armed: true} = state), do: state
+
+  defp arm(state) do
+    Committer.arm(state.rt, state.version)
+    %{state | armed: true}
+  end
+
+  defp cut(state, doc, clock, version) do
+    delta = Doc.delta(doc, since: state.sent)
+    relay = if state.relay == :due, do: nil, else: state.relay
+    %{state | queue: chunks(delta), sent: Clock.merge(state.sent, clock), version: version, relay: relay}
+  end
+
+  defp chunks(<<chunk::binary-size(@chunk), rest::binary>>) when rest != <<>>, do: [chunk | chunks(rest)]
+  defp chunks(rest), do: [rest]
+end

@@ -1,0 +1,141 @@
+defmodule Causeway.Store.Gate do
+  @moduledoc false
+  # Where peers knock: checks who they are, gives each a feeder, and links back. Who knows one member of a mesh
+  # learns of the others from it.
+
+  use GenServer
+  alias Causeway.{Clock, Doc}
+  alias Causeway.Store.{Committer, Feeder, Link, Runtime}
+
+  @protocol 1
+  @timeout 5_000
+
+  def start_link(rt), do: GenServer.start_link(__MODULE__, rt, name: Runtime.process(rt.name, Gate))
+
+  @doc "What a store says of itself."
+  def hello(rt, clock) do
+    %{
+      protocol: @protocol,
+      store: {rt.name, node()},
+      replica: rt.opts.replica,
+      actor: Runtime.actor(rt),
+      clock: Clock.encode(clock),
+      members: members(rt)
+    }
+  end
+
+  @doc "Asks a peer to feed the caller: `{:ok, feeder, hello}` or `{:error, reason}`."
+  def ask_for_feed({name, node}, hello) do
+    GenServer.call({Runtime.process(name, Gate), node}, {:feed, hello, self()}, @timeout)
+  catch
+    :exit, {reason, _} -> {:error, reason}
+  end
+
+  @doc "What a peer said of itself, when it answered."
+  def welcome(rt, hello), do: GenServer.cast(Runtime.process(rt.name, Gate), {:welcome, hello})
+
+  @doc "Replicates with a peer from now on."
+  def connect(rt, peer), do: GenServer.call(Runtime.process(rt.name, Gate), {:connect, peer})
+
+  @doc "Takes nothing from a peer any more, and gives it nothing."
+  def disconnect(rt, peer), do: GenServer.call(Runtime.process(rt.name, Gate), {:disconnect, peer})
+
+  def links(rt) do
+    for {_, pid, _, _} <- DynamicSupervisor.which_children(Runtime.process(rt.name, Links)), is_pid(pid), do: pid
+  end
+
+  # ---- the server ----
+
+  @impl true
+  def init(rt) do
+    :ets.insert_new(rt.table, {:barred, MapSet.new()})
+    state = %{rt: rt, feeders: %{}}
+    known = for peer <- rt.opts.peers, do: normal(rt, peer)
+    {:ok, Enum.reduce(known, state, &link(&2, &1))}
+  end
+
+  defp normal(_rt, {name, node}), do: {name, node}
+  defp normal(rt, node), do: {rt.name, node}
+
+  @impl true
+  def handle_call({:feed, hello, link}, _from, state) do
+    with :ok <- check(state.rt, hello), :ok <- check_own(state.rt, hello) do
+      clock = Doc.clock(Runtime.doc(state.rt))
+      {:ok, peer_clock} = Clock.decode(hello.clock)
+      feeders = Runtime.process(state.rt.name, Feeders)
+      {:ok, feeder} = DynamicSupervisor.start_child(feeders, {Feeder, {state.rt, link, peer_clock}})
+      state = %{state | feeders: Map.put(state.feeders, hello.store, feeder)}
+      {:reply, {:ok, feeder, hello(state.rt, clock)}, meet(state, hello)}
+    else
+      {:error, reason} -> {:reply, {:error, reason}, state}
+    end
+  end
+
+  def handle_call({:connect, peer}, _from, state) do
+    peer = normal(state.rt, peer)
+    bar(state.rt, &MapSet.delete(&1, peer))
+    {:reply, :ok, link(state, peer)}
+  end
+
+  def handle_call({:disconnect, peer}, _from, state) do
+    peer = normal(state.rt, peer)
+    bar(state.rt, &MapSet.put(&1, peer))
+    with pid when pid != nil <- Process.whereis(Link.name(state.rt, peer)),
+         do: DynamicSupervisor.terminate_child(Runtime.process(state.rt.name, Links), pid)
+
+    with %{^peer => feeder} <- state.feeders, do: Process.exit(feeder, :kill)
+    {:reply, :ok, %{state | feeders: Map.delete(state.feeders, peer)}}
+  end
+
+  @impl true
+  def handle_cast({:welcome, hello}, state) do
+    check_own(state.rt, hello)
+    {:noreply, meet(state, hello)}
+  end
+
+  defp check(rt, hello) do
+    cond do
+      hello.protocol != @protocol -> {:error, {:protocol, hello.protocol, @protocol}}
+      hello.replica == rt.opts.replica -> {:error, {:same_replica, rt.opts.replica}}
+      barred?(rt, hello.store) -> {:error, :disconnected}
+      true -> :ok
+    end
+  end
+
+  # Who has seen more writes of this actor than it knows of, has seen them before a backup was restored.
+  defp check_own(rt, hello) do
+    {:ok, clock} = Clock.decode(hello.clock)
+    Committer.seen_elsewhere(rt, Clock.get(clock, Runtime.actor(rt)))
+  end
+
+  defp meet(state, hello), do: Enum.reduce([hello.store | hello.members], state, &link(&2, &1))
+
+  defp link(state, peer) do
+    if peer != {state.rt.name, node()} and not barred?(state.rt, peer) and
+         Process.whereis(Link.name(state.rt, peer)) == nil do
+      DynamicSupervisor.start_child(Runtime.process(state.rt.name, Links), {Link, {state.rt, peer}})
+      remember(state.rt, peer)
+    end
+
+    state
+  end
+
+  # ---- who there is ----
+
+  defp members(rt) do
+    case :ets.lookup(rt.table, :members) do
+      [{:members, members}] -> members
+      [] -> []
+    end
+  end
+
+  defp remember(rt, peer), do: :ets.insert(rt.table, {:members, Enum.uniq([peer | members(rt)])})
+
+  defp barred?(rt, peer), do: peer in :ets.lookup_element(rt.table, :barred, 2)
+
+  defp bar(rt, fun) do
+    :ets.insert(rt.table, {:barred, fun.(:ets.lookup_element(rt.table, :barred, 2))})
+    remaining = Enum.reject(members(rt), &barred?(rt, &1))
+    :ets.insert(rt.table, {:members, remaining})
+  end
+end

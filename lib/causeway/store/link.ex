@@ -1,0 +1,118 @@
+defmodule Causeway.Store.Link do
+  @moduledoc false
+  # Takes what one peer has to give. It says what this replica has seen; a feeder over there sends the rest. After
+  # whatever goes wrong it says so again: deltas may be lost and come twice, and nothing is kept for anybody.
+
+  use GenServer, restart: :transient
+  alias Causeway.{Clock, Doc}
+  alias Causeway.Store.{Committer, Events, Gate, Runtime}
+
+  @retry 100
+  @retry_most 5_000
+  @have_after 50
+
+  defstruct [:rt, :peer, :feeder, :monitor, :since, :reason, :clock, parts: [], retry: @retry, bytes: 0, deltas: 0]
+
+  def start_link({rt, peer}), do: GenServer.start_link(__MODULE__, {rt, peer}, name: name(rt, peer))
+
+  def name(rt, {name, node}), do: Runtime.process(rt.name, :"Link.#{name}.#{node}")
+
+  def info(pid), do: GenServer.call(pid, :info)
+
+  @impl true
+  def init({rt, {_, node} = peer}) do
+    if node != node(), do: :net_kernel.monitor_nodes(true)
+    {:ok, %__MODULE__{rt: rt, peer: peer, reason: :connecting}, {:continue, :connect}}
+  end
+
+  @impl true
+  def handle_continue(:connect, state), do: {:noreply, connect(state)}
+
+  @impl true
+  def handle_call(:info, _from, state) do
+    {:reply,
+     %{
+       peer: state.peer,
+       connected: state.feeder != nil,
+       reason: state.reason,
+       clock: state.clock,
+       bytes: state.bytes,
+       deltas: state.deltas
+     }, state}
+  end
+
+  @impl true
+  def handle_info(:connect, %{feeder: nil} = state), do: {:noreply, connect(state)}
+  def handle_info({:nodeup, node}, %{feeder: nil, peer: {_, node}} = state), do: {:noreply, connect(state)}
+
+  def handle_info({:feed, feeder, :more, chunk}, %{feeder: feeder} = state) do
+    send(feeder, {:ack, nil})
+    {:noreply, %{state | parts: [state.parts | chunk], bytes: state.bytes + byte_size(chunk)}}
+  end
+
+  def handle_info({:feed, feeder, :last, chunk}, %{feeder: feeder} = state) do
+    delta = IO.iodata_to_binary([state.parts | chunk])
+
+    case Committer.apply_delta(state.rt, delta, state.peer) do
+      {:ok, clock} ->
+        send(feeder, {:ack, clock})
+        bytes = state.bytes + byte_size(chunk)
+        Events.emit(state.rt.name, :apply, %{bytes: byte_size(delta)}, %{peer: state.peer})
+        {:noreply, %{state | parts: [], bytes: bytes, deltas: state.deltas + 1}}
+
+      {:error, error} ->
+        {:noreply, disconnected(state, error)}
+    end
+  end
+
+  def handle_info({:changed, _version}, state) do
+    Process.send_after(self(), :have, @have_after)
+    {:noreply, state}
+  end
+
+  def handle_info(:have, %{feeder: nil} = state), do: {:noreply, state}
+
+  def handle_info(:have, state) do
+    {doc, version} = Runtime.current(state.rt)
+    send(state.feeder, {:have, Doc.clock(doc)})
+    Committer.arm(state.rt, version)
+    {:noreply, state}
+  end
+
+  def handle_info({:DOWN, monitor, :process, _, reason}, %{monitor: monitor} = state),
+    do: {:noreply, disconnected(state, reason)}
+
+  # From a feeder of before, mostly.
+  def handle_info(_, state), do: {:noreply, state}
+
+  # ---- connecting ----
+
+  defp connect(%{peer: {name, node}} = state) do
+    {doc, version} = Runtime.current(state.rt)
+
+    case Gate.ask_for_feed({name, node}, Gate.hello(state.rt, Doc.clock(doc))) do
+      {:ok, feeder, hello} ->
+        if state.feeder, do: Process.demonitor(state.monitor, [:flush])
+        Committer.arm(state.rt, version)
+        Events.emit(state.rt.name, :peer_up, %{}, %{peer: state.peer, reason: nil})
+        clock = %Clock{bytes: hello.clock}
+        Gate.welcome(state.rt, hello)
+        %{state | feeder: feeder, monitor: Process.monitor(feeder), reason: nil, clock: clock, retry: @retry, parts: []}
+
+      {:error, reason} ->
+        retry(%{state | reason: reason})
+    end
+  end
+
+  defp disconnected(state, reason) do
+    Process.demonitor(state.monitor, [:flush])
+    Process.exit(state.feeder, :kill)
+    Events.emit(state.rt.name, :peer_down, %{}, %{peer: state.peer, reason: reason})
+    retry(%{state | feeder: nil, monitor: nil, reason: reason, parts: []})
+  end
+
+  defp retry(state) do
+    Process.send_after(self(), :connect, state.retry)
+    %{state | retry: min(state.retry * 2, @retry_most)}
+  end
+end
