@@ -123,7 +123,9 @@ static enum cw_err common_part(const struct cw_vv *since, const struct cw_vv *cl
     for (uint32_t i = 0; i < clock->n; i++) {
         struct cw_vv_entry e = clock->at[i];
         uint64_t seen = cw_vv_get(since, e.id);
-        *news += seen < e.counter ? e.counter - seen : 0;
+        /* no sum, but a sign, when there are too many to be counted */
+        uint64_t more = seen < e.counter ? e.counter - seen : 0;
+        *news += more < UINT64_MAX - *news ? more : UINT64_MAX - *news;
         if (seen < e.counter)
             e.counter = seen;
         if (e.counter == 0)
@@ -169,7 +171,8 @@ enum cw_err cw_doc_delta(const struct cw_doc *doc, const struct cw_vv *since, si
         err = cw_doc_clock(doc, &clock);
     if (!err)
         err = common_part(since, clock, &from, &news);
-    bool known = !err && (!news || cw_journal_since(&doc->journal, from, news, &touches, &net));
+    bool known = !err && (!news || (news < UINT64_MAX &&
+                                   cw_journal_since(&doc->journal, from, news, &touches, &net)));
     if (!err)
         err = touches.err;
     if (!err && !known && cw_tree_count(doc->tree) > budget)

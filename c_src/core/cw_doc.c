@@ -66,6 +66,11 @@ enum cw_err cw_doc_fork(const struct cw_doc *doc, struct cw_bytes name, struct c
     enum cw_err err = cw_doc_clock(doc, &clock);
     if (err)
         return err;
+    uint32_t at = cw_vv_find(clock, cw_name_id(name));
+    if (at < clock->n && !cw_bytes_eq(cw_name_bytes(clock->at[at].name), name)) {
+        cw_vv_release(clock);
+        return CW_EREPLICA;
+    }
     struct cw_name *self = cw_name_new(doc->mem, name);
     struct cw_doc *fork = self ? cw_doc_copy(doc) : NULL;
     if (!fork) {

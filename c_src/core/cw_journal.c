@@ -97,13 +97,20 @@ struct floor {
 };
 
 static void raise_floor(struct floor *floor, struct cw_span span) {
-    size_t i = 0;
-    while (i < floor->n && floor->at[i].id != span.id)
-        i++;
-    if (i == floor->n)
-        floor->at[floor->n++] = (struct cw_span){span.id, 0, 0};
-    if (floor->at[i].to < span.to)
-        floor->at[i].to = span.to;
+    size_t lo = 0, hi = floor->n;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (floor->at[mid].id < span.id)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    if (lo == floor->n || floor->at[lo].id != span.id) {
+        memmove(floor->at + lo + 1, floor->at + lo, (floor->n++ - lo) * sizeof *floor->at);
+        floor->at[lo] = (struct cw_span){span.id, 0, 0};
+    }
+    if (floor->at[lo].to < span.to)
+        floor->at[lo].to = span.to;
 }
 
 static void floor_of_context(struct floor *floor, const struct cw_context *cx) {

@@ -328,9 +328,11 @@ static enum cw_err count(struct update *u, const struct target *t, uint64_t slot
 
 /* The rights held here and elsewhere. A debt, left by a removal that crossed a spending, is
  * forgiven before anything else is counted: `*debt` is what to add for that. */
-static enum cw_err read_rights(struct update *u, const struct target *t, struct cw_rights *rights,
+static enum cw_err read_rights(struct update *u, struct target *t, struct cw_rights *rights,
                                uint64_t *debt) {
     enum cw_err err = cw_view_flush(&u->view);
+    if (!err && t->found) /* its payload may have been in the tree before */
+        t->found = cw_view_get(&u->view, cw_buf_slice(&u->key, 0), &t->payload);
     if (!err)
         err = cw_counter_rights(u->doc->mem, u->view.tree, cw_bytes(u->key.p, t->object),
                                 u->doc->receipts > 0, u->dot.id, rights);
@@ -393,7 +395,10 @@ static enum cw_err leave_receipt(struct update *u, const struct cw_key_parts *pa
     struct cw_bytes k = cw_buf_slice(&key, 0), p = cw_buf_slice(&receipt, 0), old;
     enum cw_err err = key.err ? key.err : receipt.err;
     bool own = parts->owner == u->dot.id;
-    if (!err && (!own || cw_view_get(&u->view, k, &old)))
+    bool there = cw_view_get(&u->view, k, &old);
+    if (!err && !own && there && u->seen) /* those unseen may be of more */
+        err = replace_seen(u, CW_RECEIPT, k, old, p);
+    else if (!err && (!own || there))
         err = set_cell(u, k, own ? NULL : &p);
     cw_buf_free(&key);
     cw_buf_free(&receipt);
