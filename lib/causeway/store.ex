@@ -48,7 +48,8 @@ defmodule Causeway.Store do
 
   use Supervisor
   alias Causeway.{Clock, Doc}
-  alias Causeway.Store.{Committer, Error, Gate, Link, Options, Runtime, Transaction}
+  alias Causeway.Store.{Committer, Error, Gate, Link, Options, Publisher, Rights, Runtime}
+  alias Causeway.Store.Transaction
 
   @type address :: {bucket :: term(), key :: term()} | nonempty_list(term())
 
@@ -56,6 +57,9 @@ defmodule Causeway.Store do
   @type op :: tuple()
 
   @type source :: atom() | Transaction.t()
+
+  # Whoever can write here is a node of this cluster, which may do more than make atoms.
+  @read [atoms: :create]
 
   @doc "Starts a store, as a child of a supervisor mostly. Options are those of the module."
   def start_link(opts) do
@@ -74,9 +78,11 @@ defmodule Causeway.Store do
 
     children = [
       {Committer, rt},
+      {Publisher, rt},
       {DynamicSupervisor, name: Runtime.process(rt.name, Feeders)},
       {DynamicSupervisor, name: Runtime.process(rt.name, Links)},
-      {Gate, rt}
+      {Gate, rt},
+      {Rights, rt}
     ]
 
     Supervisor.init(children, strategy: :rest_for_one)
@@ -88,7 +94,7 @@ defmodule Causeway.Store do
   The object at an address, or `default`. From a store: as it is now, or `:after` a clock; in a transaction: as it
   was when that began, with its own writes.
 
-  Options: `:after` and `:timeout` as in transactions; `:kind` and `:atoms` as in `Causeway.Doc.get/4`.
+  Options: `:after` and `:timeout` as in transactions, `:kind` as in `Causeway.Doc.get/4`.
   """
   @spec get(source(), address(), term(), keyword()) :: term()
   def get(source, address, default \\ nil, opts \\ []) do
@@ -101,16 +107,17 @@ defmodule Causeway.Store do
   @doc "`{:ok, object}`, or `:error` when there is none. Options as in `get/4`."
   @spec fetch(source(), address(), keyword()) :: {:ok, term()} | :error
   def fetch(source, address, opts \\ [])
-  def fetch(source, address, []), do: source |> doc!() |> Doc.fetch(path!(address))
+  def fetch(source, address, []), do: source |> doc!() |> Doc.fetch(path!(address), @read)
 
   def fetch(source, address, opts) do
-    {read, opts} = Keyword.split(opts, [:kind, :atoms])
-    source |> doc!(opts) |> Doc.fetch(path!(address), read)
+    {read, opts} = Keyword.split(opts, [:kind])
+    source |> doc!(opts) |> Doc.fetch(path!(address), read ++ @read)
   end
 
   @doc "Whether the set at an address has an element, without reading the set."
   @spec member?(source(), address(), term()) :: boolean()
-  def member?(source, address, element), do: source |> doc!() |> Doc.member?(path!(address), element)
+  def member?(source, address, element),
+    do: source |> doc!() |> Doc.member?(path!(address), element)
 
   @doc "What may be spent of a bounded counter: `{here, elsewhere}`."
   @spec rights(source(), address()) :: {non_neg_integer(), non_neg_integer()}
@@ -215,6 +222,26 @@ defmodule Causeway.Store do
     throw({:causeway_rollback, tx, reason})
   end
 
+  # ---- subscribing ----
+
+  @doc """
+  Sends the caller a `Causeway.Store.Event` for each transaction that changes something below a prefix: `[]` for
+  everything, `[bucket]`, or an address. Returns `{:ok, ref, snapshot}`: what is in the snapshot is not told again.
+
+  With `:since`, the clock of an earlier event, it goes on after that one; where this replica does not remember
+  so far back, with a jump.
+  """
+  @spec subscribe(atom(), [] | [term()] | address(), since: Clock.t()) ::
+          {:ok, reference(), Doc.t()}
+  def subscribe(name, prefix \\ [], opts \\ []) do
+    prefix = if is_tuple(prefix), do: path!(prefix), else: prefix
+    name |> Runtime.fetch!() |> Publisher.subscribe(prefix, opts[:since])
+  end
+
+  @doc "Ends what `subscribe/3` began. Events that are in the mailbox stay there."
+  @spec unsubscribe(atom(), reference()) :: :ok
+  def unsubscribe(name, ref), do: name |> Runtime.fetch!() |> Publisher.unsubscribe(ref)
+
   # ---- the store itself ----
 
   @doc "Writes a checkpoint now, so that the next start is fast."
@@ -240,7 +267,13 @@ defmodule Causeway.Store do
     doc = Runtime.doc(rt)
     facts = Map.merge(Committer.info(rt), Map.take(Doc.info(doc), [:cells, :bytes]))
     peers = for link <- Gate.links(rt), do: Link.info(link)
-    Map.merge(facts, %{replica: rt.opts.replica, clock: Doc.clock(doc), dir: rt.opts[:dir], peers: peers})
+
+    Map.merge(facts, %{
+      replica: rt.opts.replica,
+      clock: Doc.clock(doc),
+      dir: rt.opts[:dir],
+      peers: peers
+    })
   end
 
   # ---- addresses ----

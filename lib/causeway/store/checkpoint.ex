@@ -42,7 +42,9 @@ defmodule Causeway.Store.Checkpoint do
   defp read_file(path, actor) do
     case File.read(path) do
       {:ok, <<@header, crc::32, body::binary>>} ->
-        if :erlang.crc32(body) == crc, do: decode(body, actor, path), else: corrupt(path, "checksum")
+        if :erlang.crc32(body) == crc,
+          do: decode(body, actor, path),
+          else: corrupt(path, "checksum")
 
       {:ok, <<"causeway chk ", _::binary>>} ->
         {:error, %Error{reason: {:newer_format, path}}}
@@ -57,9 +59,14 @@ defmodule Causeway.Store.Checkpoint do
 
   defp decode(<<number::64, size::64, bytes::binary-size(size)>>, actor, path) do
     case Doc.decode(bytes, actor) do
-      {:ok, doc} -> {:ok, doc, number, size}
-      {:error, %{reason: {:unknown_version, _}}} -> {:error, %Error{reason: {:newer_format, path}}}
-      {:error, error} -> corrupt(path, Exception.message(error))
+      {:ok, doc} ->
+        {:ok, doc, number, size}
+
+      {:error, %{reason: {:unknown_version, _}}} ->
+        {:error, %Error{reason: {:newer_format, path}}}
+
+      {:error, error} ->
+        corrupt(path, Exception.message(error))
     end
   end
 
@@ -67,7 +74,12 @@ defmodule Causeway.Store.Checkpoint do
 
   defp corrupt(path, what), do: {:error, %Error{reason: {:corrupt, path, 0, what}}}
 
-  defp paths(disk), do: disk |> Disk.path("checkpoint-" <> String.duplicate("[0-9]", 16)) |> Path.wildcard() |> Enum.sort()
+  defp paths(disk),
+    do:
+      disk
+      |> Disk.path("checkpoint-" <> String.duplicate("[0-9]", 16))
+      |> Path.wildcard()
+      |> Enum.sort()
 
   defp name(number), do: "checkpoint-" <> String.pad_leading(Integer.to_string(number), 16, "0")
 end

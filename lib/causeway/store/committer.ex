@@ -71,7 +71,10 @@ defmodule Causeway.Store.Committer do
     case open(rt, rt.opts[:dir]) do
       {:ok, state, facts} ->
         Runtime.put_current(rt, state.doc, state.version)
-        facts = Map.merge(facts, %{duration: System.monotonic_time() - began, cells: cells(state.doc)})
+
+        facts =
+          Map.merge(facts, %{duration: System.monotonic_time() - began, cells: cells(state.doc)})
+
         Events.emit(rt.name, :open, facts, %{dir: rt.opts[:dir]})
         {:ok, arm_sync(state)}
 
@@ -106,7 +109,8 @@ defmodule Causeway.Store.Committer do
 
   defp report(rt, disk, fate, cut) do
     if cut > 0,
-      do: warn("#{disk.dir}: #{cut} bytes of an interrupted write were cut off the end of the log")
+      do:
+        warn("#{disk.dir}: #{cut} bytes of an interrupted write were cut off the end of the log")
 
     with {:new_actor, why} <- fate do
       warn("#{disk.dir} #{explain(why)}; writes go on as #{disk.identity.actor}")
@@ -176,7 +180,8 @@ defmodule Causeway.Store.Committer do
     {:noreply, state}
   end
 
-  def handle_cast({:arm, pid, _version}, state), do: {:noreply, %{state | armed: [pid | state.armed]}}
+  def handle_cast({:arm, pid, _version}, state),
+    do: {:noreply, %{state | armed: [pid | state.armed]}}
 
   # The newest last.
   defp drain(requests, 0), do: Enum.reverse(requests)
@@ -203,7 +208,10 @@ defmodule Causeway.Store.Committer do
     case write(state, group) do
       {:ok, state} ->
         state = publish(state, group)
-        for {from, answer} <- group.answers, do: GenServer.reply(from, with(:ok <- answer, do: {:ok, clock}))
+
+        for {from, answer} <- group.answers,
+            do: GenServer.reply(from, with(:ok <- answer, do: {:ok, clock}))
+
         measure(state, group, began)
         maybe_checkpoint(state)
 
@@ -236,7 +244,13 @@ defmodule Causeway.Store.Committer do
   end
 
   defp take(group, doc, delta) do
-    %{group | doc: doc, mark: doc, records: [delta | group.records], versions: [doc | group.versions]}
+    %{
+      group
+      | doc: doc,
+        mark: doc,
+        records: [delta | group.records],
+        versions: [doc | group.versions]
+    }
   end
 
   defp answer(group, from, answer), do: %{group | answers: [{from, answer} | group.answers]}
@@ -249,7 +263,11 @@ defmodule Causeway.Store.Committer do
 
     if Doc.clock(group.doc) == clock,
       do: group,
-      else: %{group | mark: group.doc, records: [Doc.delta(group.doc, since: clock) | group.records]}
+      else: %{
+        group
+        | mark: group.doc,
+          records: [Doc.delta(group.doc, since: clock) | group.records]
+      }
   end
 
   defp certify(_doc, nil, _paths), do: :ok
@@ -375,7 +393,11 @@ defmodule Causeway.Store.Committer do
     %{number: number, began: began} = state.checkpoint
     Log.drop_before(state.disk, number + 1)
     duration = System.monotonic_time() - began
-    Events.emit(state.rt.name, :checkpoint, %{duration: duration, bytes: bytes}, %{dir: state.disk.dir})
+
+    Events.emit(state.rt.name, :checkpoint, %{duration: duration, bytes: bytes}, %{
+      dir: state.disk.dir
+    })
+
     for from <- state.checkpoint.waiting, do: GenServer.reply(from, :ok)
     %{state | checkpoint: nil, checkpointed: {number, bytes}}
   end
@@ -451,7 +473,9 @@ defmodule Causeway.Store.Committer do
   defp missing(doc, clock) do
     now = doc |> Doc.clock() |> Clock.to_map()
 
-    for {replica, n} <- clock |> Clock.to_map() |> Enum.sort(), seen = Map.get(now, replica, 0), seen < n,
+    for {replica, n} <- clock |> Clock.to_map() |> Enum.sort(),
+        seen = Map.get(now, replica, 0),
+        seen < n,
         do: {replica, seen, n}
   end
 

@@ -26,7 +26,9 @@ defmodule Causeway.Store.Disk do
          :ok <- check(dir, old, replica) do
       {identity, fate} = identity(dir, old, replica)
       disk = %__MODULE__{dir: dir, lock: lock, identity: identity}
-      with {:ok, disk} <- write_identity(disk, %{fsync: fsync, clean: false}), do: {:ok, disk, fate}
+
+      with {:ok, disk} <- write_identity(disk, %{fsync: fsync, clean: false}),
+           do: {:ok, disk, fate}
     end
   end
 
@@ -115,7 +117,8 @@ defmodule Causeway.Store.Disk do
     new = path <> ".new"
 
     with {:touch, :ok} <- {:touch, File.write(new, "")},
-         identity = disk.identity |> Map.merge(changes) |> Map.merge(%{inode: inode(new), boot: boot()}),
+         identity =
+           disk.identity |> Map.merge(changes) |> Map.merge(%{inode: inode(new), boot: boot()}),
          {:write, :ok} <- {:write, File.write(new, encode_identity(identity), [:sync])},
          {:rename, :ok} <- {:rename, File.rename(new, path)} do
       {:ok, %{disk | identity: identity}}
@@ -143,5 +146,6 @@ defmodule Causeway.Store.Disk do
   end
 
   @doc false
-  def disk_error(action, path, reason), do: {:error, %Error{reason: {:disk, action, path, reason}}}
+  def disk_error(action, path, reason),
+    do: {:error, %Error{reason: {:disk, action, path, reason}}}
 end

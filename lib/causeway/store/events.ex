@@ -17,8 +17,12 @@ defmodule Causeway.Store.Events do
   """
 
   @doc false
+  # Asked when a store starts: looking for a module that is not there takes a millisecond.
+  def load, do: Code.ensure_loaded(:telemetry)
+
+  @doc false
   def emit(store, name, measurements, metadata \\ %{}) do
-    if Code.ensure_loaded?(:telemetry) do
+    if function_exported?(:telemetry, :execute, 3) do
       metadata = Map.put(metadata, :store, store)
       apply(:telemetry, :execute, [[:causeway, :store, name], measurements, metadata])
     end

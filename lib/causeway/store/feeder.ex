@@ -55,9 +55,14 @@ defmodule Causeway.Store.Feeder do
     clock = Doc.clock(doc)
 
     cond do
-      Clock.contains?(state.sent, clock) -> arm(%{state | version: version, relay: nil})
-      state.relay == :due or own_news?(state, clock) -> state |> cut(doc, clock, version) |> pump()
-      true -> state |> relay_later() |> Map.put(:version, version) |> arm()
+      Clock.contains?(state.sent, clock) ->
+        arm(%{state | version: version, relay: nil})
+
+      state.relay == :due or own_news?(state, clock) ->
+        state |> cut(doc, clock, version) |> pump()
+
+      true ->
+        state |> relay_later() |> Map.put(:version, version) |> arm()
     end
   end
 
@@ -83,9 +88,18 @@ defmodule Causeway.Store.Feeder do
   defp cut(state, doc, clock, version) do
     delta = Doc.delta(doc, since: state.sent)
     relay = if state.relay == :due, do: nil, else: state.relay
-    %{state | queue: chunks(delta), sent: Clock.merge(state.sent, clock), version: version, relay: relay}
+
+    %{
+      state
+      | queue: chunks(delta),
+        sent: Clock.merge(state.sent, clock),
+        version: version,
+        relay: relay
+    }
   end
 
-  defp chunks(<<chunk::binary-size(@chunk), rest::binary>>) when rest != <<>>, do: [chunk | chunks(rest)]
+  defp chunks(<<chunk::binary-size(@chunk), rest::binary>>) when rest != <<>>,
+    do: [chunk | chunks(rest)]
+
   defp chunks(rest), do: [rest]
 end

@@ -10,7 +10,8 @@ defmodule Causeway.Store.Gate do
   @protocol 1
   @timeout 5_000
 
-  def start_link(rt), do: GenServer.start_link(__MODULE__, rt, name: Runtime.process(rt.name, Gate))
+  def start_link(rt),
+    do: GenServer.start_link(__MODULE__, rt, name: Runtime.process(rt.name, Gate))
 
   @doc "What a store says of itself."
   def hello(rt, clock) do
@@ -38,10 +39,13 @@ defmodule Causeway.Store.Gate do
   def connect(rt, peer), do: GenServer.call(Runtime.process(rt.name, Gate), {:connect, peer})
 
   @doc "Takes nothing from a peer any more, and gives it nothing."
-  def disconnect(rt, peer), do: GenServer.call(Runtime.process(rt.name, Gate), {:disconnect, peer})
+  def disconnect(rt, peer),
+    do: GenServer.call(Runtime.process(rt.name, Gate), {:disconnect, peer})
 
   def links(rt) do
-    for {_, pid, _, _} <- DynamicSupervisor.which_children(Runtime.process(rt.name, Links)), is_pid(pid), do: pid
+    for {_, pid, _, _} <- DynamicSupervisor.which_children(Runtime.process(rt.name, Links)),
+        is_pid(pid),
+        do: pid
   end
 
   # ---- the server ----
@@ -63,7 +67,10 @@ defmodule Causeway.Store.Gate do
       clock = Doc.clock(Runtime.doc(state.rt))
       {:ok, peer_clock} = Clock.decode(hello.clock)
       feeders = Runtime.process(state.rt.name, Feeders)
-      {:ok, feeder} = DynamicSupervisor.start_child(feeders, {Feeder, {state.rt, link, peer_clock}})
+
+      {:ok, feeder} =
+        DynamicSupervisor.start_child(feeders, {Feeder, {state.rt, link, peer_clock}})
+
       state = %{state | feeders: Map.put(state.feeders, hello.store, feeder)}
       {:reply, {:ok, feeder, hello(state.rt, clock)}, meet(state, hello)}
     else
@@ -80,6 +87,7 @@ defmodule Causeway.Store.Gate do
   def handle_call({:disconnect, peer}, _from, state) do
     peer = normal(state.rt, peer)
     bar(state.rt, &MapSet.put(&1, peer))
+
     with pid when pid != nil <- Process.whereis(Link.name(state.rt, peer)),
          do: DynamicSupervisor.terminate_child(Runtime.process(state.rt.name, Links), pid)
 
@@ -113,7 +121,11 @@ defmodule Causeway.Store.Gate do
   defp link(state, peer) do
     if peer != {state.rt.name, node()} and not barred?(state.rt, peer) and
          Process.whereis(Link.name(state.rt, peer)) == nil do
-      DynamicSupervisor.start_child(Runtime.process(state.rt.name, Links), {Link, {state.rt, peer}})
+      DynamicSupervisor.start_child(
+        Runtime.process(state.rt.name, Links),
+        {Link, {state.rt, peer}}
+      )
+
       remember(state.rt, peer)
     end
 
@@ -122,7 +134,8 @@ defmodule Causeway.Store.Gate do
 
   # ---- who there is ----
 
-  defp members(rt) do
+  @doc "The other stores of the mesh, as far as they are known."
+  def members(rt) do
     case :ets.lookup(rt.table, :members) do
       [{:members, members}] -> members
       [] -> []

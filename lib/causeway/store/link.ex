@@ -11,9 +11,22 @@ defmodule Causeway.Store.Link do
   @retry_most 5_000
   @have_after 50
 
-  defstruct [:rt, :peer, :feeder, :monitor, :since, :reason, :clock, parts: [], retry: @retry, bytes: 0, deltas: 0]
+  defstruct [
+    :rt,
+    :peer,
+    :feeder,
+    :monitor,
+    :since,
+    :reason,
+    :clock,
+    parts: [],
+    retry: @retry,
+    bytes: 0,
+    deltas: 0
+  ]
 
-  def start_link({rt, peer}), do: GenServer.start_link(__MODULE__, {rt, peer}, name: name(rt, peer))
+  def start_link({rt, peer}),
+    do: GenServer.start_link(__MODULE__, {rt, peer}, name: name(rt, peer))
 
   def name(rt, {name, node}), do: Runtime.process(rt.name, :"Link.#{name}.#{node}")
 
@@ -43,7 +56,9 @@ defmodule Causeway.Store.Link do
 
   @impl true
   def handle_info(:connect, %{feeder: nil} = state), do: {:noreply, connect(state)}
-  def handle_info({:nodeup, node}, %{feeder: nil, peer: {_, node}} = state), do: {:noreply, connect(state)}
+
+  def handle_info({:nodeup, node}, %{feeder: nil, peer: {_, node}} = state),
+    do: {:noreply, connect(state)}
 
   def handle_info({:feed, feeder, :more, chunk}, %{feeder: feeder} = state) do
     send(feeder, {:ack, nil})
@@ -97,7 +112,16 @@ defmodule Causeway.Store.Link do
         Events.emit(state.rt.name, :peer_up, %{}, %{peer: state.peer, reason: nil})
         clock = %Clock{bytes: hello.clock}
         Gate.welcome(state.rt, hello)
-        %{state | feeder: feeder, monitor: Process.monitor(feeder), reason: nil, clock: clock, retry: @retry, parts: []}
+
+        %{
+          state
+          | feeder: feeder,
+            monitor: Process.monitor(feeder),
+            reason: nil,
+            clock: clock,
+            retry: @retry,
+            parts: []
+        }
 
       {:error, reason} ->
         retry(%{state | reason: reason})

@@ -83,7 +83,8 @@ defmodule Causeway.Store.Log do
     segments = segments(disk)
     last = List.last(segments)
 
-    Enum.reduce_while(segments, {:ok, acc, after_number, 0}, fn {path, first} = segment, {:ok, acc, done, _} ->
+    Enum.reduce_while(segments, {:ok, acc, after_number, 0}, fn {path, first} = segment,
+                                                                {:ok, acc, done, _} ->
       state = %{path: path, acc: acc, done: done, next: first, after: after_number, fun: fun}
 
       case replay_segment(state, segment == last) do
@@ -95,17 +96,31 @@ defmodule Causeway.Store.Log do
 
   defp replay_segment(state, last?) do
     case File.read(state.path) do
-      {:ok, <<@header, rest::binary>>} -> records(rest, byte_size(@header), state, last?)
-      {:ok, <<"causeway log ", _::binary>>} -> {:error, %Error{reason: {:newer_format, state.path}}}
-      {:ok, bytes} when last? and byte_size(bytes) < byte_size(@header) -> cut(state, 0, byte_size(bytes))
-      {:ok, _} -> corrupt(state, 0, "header")
-      {:error, reason} -> Disk.disk_error("read", state.path, reason)
+      {:ok, <<@header, rest::binary>>} ->
+        records(rest, byte_size(@header), state, last?)
+
+      {:ok, <<"causeway log ", _::binary>>} ->
+        {:error, %Error{reason: {:newer_format, state.path}}}
+
+      {:ok, bytes} when last? and byte_size(bytes) < byte_size(@header) ->
+        cut(state, 0, byte_size(bytes))
+
+      {:ok, _} ->
+        corrupt(state, 0, "header")
+
+      {:error, reason} ->
+        Disk.disk_error("read", state.path, reason)
     end
   end
 
   defp records(<<>>, _offset, state, _last?), do: {:ok, state, 0}
 
-  defp records(<<crc::32, size::32, n::64, payload::binary-size(size), rest::binary>> = all, offset, state, last?) do
+  defp records(
+         <<crc::32, size::32, n::64, payload::binary-size(size), rest::binary>> = all,
+         offset,
+         state,
+         last?
+       ) do
     cond do
       crc != :erlang.crc32(binary_part(all, 4, 12 + size)) -> damaged(all, offset, state, last?)
       n > state.next -> corrupt(state, offset, "record #{n} where #{state.next} was expected")
@@ -115,7 +130,9 @@ defmodule Causeway.Store.Log do
 
   defp records(bytes, offset, state, last?), do: damaged(bytes, offset, state, last?)
 
-  defp take(%{after: after_number} = state, n, _payload) when n <= after_number, do: %{state | next: n + 1}
+  defp take(%{after: after_number} = state, n, _payload) when n <= after_number,
+    do: %{state | next: n + 1}
+
   defp take(state, n, payload), do: %{state | next: n + 1, acc: state.fun.(payload, state.acc)}
 
   defp damaged(bytes, offset, state, last?) do
@@ -124,10 +141,13 @@ defmodule Causeway.Store.Log do
       else: corrupt(state, offset, "checksum")
   end
 
-  defp corrupt(state, offset, what), do: {:error, %Error{reason: {:corrupt, state.path, offset, what}}}
+  defp corrupt(state, offset, what),
+    do: {:error, %Error{reason: {:corrupt, state.path, offset, what}}}
 
   # Whether some later record is whole: then the damage is no interrupted write.
-  defp intact_after?(<<_, bytes::binary>>, next), do: intact?(bytes, next) or intact_after?(bytes, next)
+  defp intact_after?(<<_, bytes::binary>>, next),
+    do: intact?(bytes, next) or intact_after?(bytes, next)
+
   defp intact_after?(<<>>, _next), do: false
 
   defp intact?(<<crc::32, size::32, n::64, _::binary-size(size), _::binary>> = all, next)

@@ -62,12 +62,18 @@ defmodule Causeway.Store.Options do
     end
 
     for {key, _} <- opts, not Keyword.has_key?(schema, key) do
-      bad!(key, "unknown; there are #{schema |> Keyword.keys() |> Enum.map_join(", ", &inspect/1)}")
+      bad!(
+        key,
+        "unknown; there are #{schema |> Keyword.keys() |> Enum.map_join(", ", &inspect/1)}"
+      )
     end
 
     for {key, {type, default, _}} <- schema do
       value = Keyword.get(opts, key, default)
-      value === default || valid?(type, value) || bad!(key, "#{expected(type)}, got #{inspect(value)}")
+
+      value === default || valid?(type, value) ||
+        bad!(key, "#{expected(type)}, got #{inspect(value)}")
+
       {key, normal(type, value)}
     end
   end

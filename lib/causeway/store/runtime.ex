@@ -3,7 +3,7 @@ defmodule Causeway.Store.Runtime do
   # What every process of a store, and every caller, knows of it. The current version stands in an ETS table,
   # so that reads wait for nobody.
 
-  alias Causeway.{Doc, Store.Error}
+  alias Causeway.Store.{Error, Events}
 
   # `flags`: 1: the publisher wants versions; 2: versions on their way to it; 3: some were left out
   defstruct [:name, :table, :flags, :opts]
@@ -13,6 +13,7 @@ defmodule Causeway.Store.Runtime do
   @skipped 3
 
   def new(opts) do
+    Events.load()
     name = Keyword.fetch!(opts, :name)
     table = :ets.new(name, [:public, read_concurrency: true])
     rt = %__MODULE__{name: name, table: table, flags: :atomics.new(3, []), opts: Map.new(opts)}
@@ -73,6 +74,7 @@ defmodule Causeway.Store.Runtime do
     end
   end
 
+  def forget_queue(rt), do: :atomics.put(rt.flags, @queued, 0)
   def dequeued(rt, n), do: :atomics.sub(rt.flags, @queued, n)
   def skipped?(rt), do: :atomics.exchange(rt.flags, @skipped, 0) == 1
 end

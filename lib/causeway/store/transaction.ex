@@ -6,7 +6,7 @@ defmodule Causeway.Store.Transaction do
   """
 
   alias Causeway.{Doc, Store}
-  alias Causeway.Store.{Committer, Error, Options, Runtime}
+  alias Causeway.Store.{Committer, Error, Options, Rights, Runtime}
 
   @enforce_keys [:store, :ref]
   defstruct [:store, :ref]
@@ -67,9 +67,34 @@ defmodule Causeway.Store.Transaction do
   def send_ops(rt, ops, seen, opts) do
     with {:ok, ops} <- before_commit(rt.opts.before_commit, ops),
          certify = if(opts[:certify], do: objects(ops), else: []),
-         {:ok, clock} <- Committer.commit(rt, ops, seen, certify, call_timeout(opts)) do
+         {:ok, clock} <- commit(rt, ops, seen, certify, opts) do
+      Rights.spent(rt, ops)
       after_commit(rt, ops, clock)
       {:ok, clock}
+    end
+  end
+
+  # Rights that are missing here may be had from elsewhere.
+  defp commit(rt, ops, seen, certify, opts) do
+    case Committer.commit(rt, ops, seen, certify, call_timeout(opts)) do
+      {:error, %Causeway.Error{reason: {:insufficient_rights, op, here, elsewhere}}} = error
+      when elsewhere > 0 ->
+        if obtain?(rt, op, here, elsewhere, opts),
+          do: Committer.commit(rt, ops, seen, certify, call_timeout(opts)),
+          else: error
+
+      result ->
+        result
+    end
+  end
+
+  defp obtain?(rt, op, here, elsewhere, opts) do
+    with [_, _ | _] = path <- elem(op, 1),
+         n when is_integer(n) <- if(tuple_size(op) == 2, do: 1, else: elem(op, 2)),
+         true <- n <= here + elsewhere do
+      Rights.obtain(rt, path, max(n, here + 1), opts[:timeout])
+    else
+      _ -> false
     end
   end
 
@@ -91,10 +116,13 @@ defmodule Causeway.Store.Transaction do
   end
 
   # Objects are what is certified: the first two fields of each path.
-  defp objects(ops), do: ops |> Enum.flat_map(&paths/1) |> Enum.map(&Enum.take(&1, 2)) |> Enum.uniq()
+  defp objects(ops),
+    do: ops |> Enum.flat_map(&paths/1) |> Enum.map(&Enum.take(&1, 2)) |> Enum.uniq()
 
   defp paths({:in, path, _kind, ops}) do
-    if length(path) >= 2, do: [path], else: for(op <- List.wrap(ops), sub <- paths(op), do: path ++ sub)
+    if length(path) >= 2,
+      do: [path],
+      else: for(op <- List.wrap(ops), sub <- paths(op), do: path ++ sub)
   end
 
   defp paths(op), do: [elem(op, 1)]
@@ -105,9 +133,15 @@ defmodule Causeway.Store.Transaction do
 
   defp before_commit([hook | hooks], ops) do
     case hook.(ops) do
-      {:ok, ops} -> before_commit(hooks, Enum.map(List.wrap(ops), &Store.op!/1))
-      {:error, reason} -> {:error, %Error{reason: {:rolled_back, reason}}}
-      other -> raise ArgumentError, "a before_commit hook returned #{inspect(other)} instead of {:ok, operations} or {:error, reason}"
+      {:ok, ops} ->
+        before_commit(hooks, Enum.map(List.wrap(ops), &Store.op!/1))
+
+      {:error, reason} ->
+        {:error, %Error{reason: {:rolled_back, reason}}}
+
+      other ->
+        raise ArgumentError,
+              "a before_commit hook returned #{inspect(other)} instead of {:ok, operations} or {:error, reason}"
     end
   end
 
@@ -122,7 +156,14 @@ defmodule Causeway.Store.Transaction do
   end
 
   defp report(rt, hook, kind, reason, stacktrace) do
-    :logger.error(~c"causeway: an after_commit hook failed: ~ts", [Exception.format(kind, reason, stacktrace)])
-    Store.Events.emit(rt.name, :hook_failed, %{}, %{hook: hook, error: reason, stacktrace: stacktrace})
+    :logger.error(~c"causeway: an after_commit hook failed: ~ts", [
+      Exception.format(kind, reason, stacktrace)
+    ])
+
+    Store.Events.emit(rt.name, :hook_failed, %{}, %{
+      hook: hook,
+      error: reason,
+      stacktrace: stacktrace
+    })
   end
 end
