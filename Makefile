@@ -74,8 +74,7 @@ test: setup ## every test there is; installs what it needs on Debian when root
 	@scripts/test
 
 bench: setup $(BENCHES:%=$(BUILD)/bin/%) ## measure, beside the peers on the code path
-	@for program in $(BENCHES:%=$(BUILD)/bin/%); do $$program || exit; done
-	@for script in $(wildcard bench/*.exs); do MIX_ENV=prod $(MIX) run $$script || exit; done
+	@for script in $(wildcard bench/*.exs); do MIX_ENV=prod BENCH_BIN=$(BUILD)/bin $(MIX) run $$script || exit; done
 
 asan: asan-c asan-nif ## C tests, and the NIF inside erl, under ASan and UBSan
 

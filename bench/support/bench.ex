@@ -19,15 +19,8 @@ defmodule Bench do
   end
 
   defp peer_line(bench, name, ours, unit, {peer, value}) do
-    print([
-      bench,
-      name,
-      number(ours),
-      unit,
-      peer,
-      number(value),
-      number(value / max(ours, 1.0e-9))
-    ])
+    ratio = if String.ends_with?(unit, "/s"), do: ours / value, else: value / max(ours, 1.0e-9)
+    print([bench, name, number(ours), unit, peer, number(value), number(ratio)])
   end
 
   defp print(columns), do: columns |> Enum.join("\t") |> IO.puts()
@@ -77,6 +70,23 @@ defmodule Bench do
 
   # CPU time of all threads of the VM; ticks in milliseconds.
   defp cpu_us, do: elem(:erlang.statistics(:runtime), 0) * 1000
+
+  @doc "Operations a second of wall-clock time, of `fun` that does `ops` of them; the median of some runs."
+  def rate(ops, fun) do
+    runs = for _ <- 1..if(quick?(), do: 1, else: 5), do: ops / seconds(fun)
+    median(runs)
+  end
+
+  @doc "Seconds of wall-clock time."
+  def seconds(fun) do
+    {us, _} = :timer.tc(fun)
+    us / 1_000_000
+  end
+
+  @doc "Runs `fun` with 1 to n in as many processes at once."
+  def parallel(n, fun) do
+    1..n |> Enum.map(&Task.async(fn -> fun.(&1) end)) |> Task.await_many(:infinity)
+  end
 
   def median(list) do
     sorted = Enum.sort(list)

@@ -8,6 +8,7 @@ defmodule Causeway.Store.Committer do
   alias Causeway.Store.{Checkpoint, Disk, Error, Events, Log, Runtime}
 
   @group 256
+  @yields 20
   # A checkpoint when the log is as long as the last one, and at least this.
   @log_bytes 8_000_000
 
@@ -25,7 +26,8 @@ defmodule Causeway.Store.Committer do
       :syncing,
       checkpointed: {0, 0},
       armed: [],
-      waiting: %{}
+      waiting: %{},
+      last_group: 0
     ]
   end
 
@@ -131,7 +133,7 @@ defmodule Causeway.Store.Committer do
 
   @impl true
   def handle_call({tag, _, _, _} = request, from, state) when tag in [:commit, :apply] do
-    {:noreply, run_group(drain([{from, request}], @group - 1), state)}
+    {:noreply, run_group(gather([{from, request}], state), state)}
   end
 
   def handle_call({:wait, clock, timeout}, from, state) do
@@ -183,15 +185,33 @@ defmodule Causeway.Store.Committer do
   def handle_cast({:arm, pid, _version}, state),
     do: {:noreply, %{state | armed: [pid | state.armed]}}
 
-  # The newest last.
-  defp drain(requests, 0), do: Enum.reverse(requests)
+  # Where a group waits for the disk, who has just got an answer from the last one is mostly about to come with
+  # the next request: they are let run before the group is closed.
+  defp gather(requests, %{rt: %{opts: %{fsync: :always}}, log: log, last_group: last}) when log != nil,
+    do: requests |> gather(last, @yields) |> Enum.reverse()
+
+  defp gather(requests, _state), do: requests |> drain(1) |> elem(0) |> Enum.reverse()
+
+  defp gather(requests, last, yields) do
+    {requests, n} = drain(requests, length(requests))
+
+    if n >= last or n >= @group or yields == 0 do
+      requests
+    else
+      :erlang.yield()
+      gather(requests, last, yields - 1)
+    end
+  end
+
+  # The newest first, and how many.
+  defp drain(requests, @group), do: {requests, @group}
 
   defp drain(requests, n) do
     receive do
       {:"$gen_call", from, {tag, _, _, _} = request} when tag in [:commit, :apply] ->
-        drain([{from, request} | requests], n - 1)
+        drain([{from, request} | requests], n + 1)
     after
-      0 -> Enum.reverse(requests)
+      0 -> {requests, n}
     end
   end
 
@@ -213,7 +233,7 @@ defmodule Causeway.Store.Committer do
             do: GenServer.reply(from, with(:ok <- answer, do: {:ok, clock}))
 
         measure(state, group, began)
-        maybe_checkpoint(state)
+        maybe_checkpoint(%{state | last_group: length(requests)})
 
       {:error, error} ->
         for {from, _} <- group.answers, do: GenServer.reply(from, {:error, error})

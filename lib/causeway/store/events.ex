@@ -18,7 +18,7 @@ defmodule Causeway.Store.Events do
 
   @doc false
   # Asked when a store starts: looking for a module that is not there takes a millisecond.
-  def load, do: Code.ensure_loaded(:telemetry)
+  def load, do: Code.ensure_loaded?(:telemetry) and Application.ensure_all_started(:telemetry)
 
   @doc false
   def emit(store, name, measurements, metadata \\ %{}) do

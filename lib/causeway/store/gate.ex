@@ -91,7 +91,7 @@ defmodule Causeway.Store.Gate do
     with pid when pid != nil <- Process.whereis(Link.name(state.rt, peer)),
          do: DynamicSupervisor.terminate_child(Runtime.process(state.rt.name, Links), pid)
 
-    with %{^peer => feeder} <- state.feeders, do: Process.exit(feeder, :kill)
+    with %{^peer => feeder} <- state.feeders, do: Process.exit(feeder, :shutdown)
     {:reply, :ok, %{state | feeders: Map.delete(state.feeders, peer)}}
   end
 

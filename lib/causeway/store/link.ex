@@ -130,7 +130,7 @@ defmodule Causeway.Store.Link do
 
   defp disconnected(state, reason) do
     Process.demonitor(state.monitor, [:flush])
-    Process.exit(state.feeder, :kill)
+    Process.exit(state.feeder, :shutdown)
     Events.emit(state.rt.name, :peer_down, %{}, %{peer: state.peer, reason: reason})
     retry(%{state | feeder: nil, monitor: nil, reason: reason, parts: []})
   end
