@@ -74,25 +74,26 @@ defmodule Causeway.Store.Transaction do
     end
   end
 
-  # Rights that are missing here may be had from elsewhere.
+  # Rights that are missing here may be had from elsewhere, for one counter after the other.
   defp commit(rt, ops, seen, certify, opts) do
-    case Committer.commit(rt, ops, seen, certify, call_timeout(opts)) do
-      {:error, %Causeway.Error{reason: {:insufficient_rights, op, here, elsewhere}}} = error
-      when elsewhere > 0 ->
-        if obtain?(rt, op, here, elsewhere, opts),
-          do: Committer.commit(rt, ops, seen, certify, call_timeout(opts)),
-          else: error
+    until = System.monotonic_time(:millisecond) + opts[:timeout]
+    commit(rt, ops, seen, certify, call_timeout(opts), until)
+  end
 
-      result ->
-        result
+  defp commit(rt, ops, seen, certify, timeout, until) do
+    with {:error, %Causeway.Error{reason: {:insufficient_rights, op, here, elsewhere}}} = error <-
+           Committer.commit(rt, ops, seen, certify, timeout) do
+      if obtain?(rt, op, here, elsewhere, until - System.monotonic_time(:millisecond)),
+        do: commit(rt, ops, seen, certify, timeout, until),
+        else: error
     end
   end
 
-  defp obtain?(rt, op, here, elsewhere, opts) do
+  defp obtain?(rt, op, here, elsewhere, time) do
     with [_, _ | _] = path <- elem(op, 1),
          n when is_integer(n) <- if(tuple_size(op) == 2, do: 1, else: elem(op, 2)),
-         true <- n <= here + elsewhere do
-      Rights.obtain(rt, path, max(n, here + 1), opts[:timeout])
+         true <- time > 0 and n <= here + elsewhere do
+      Rights.obtain(rt, path, max(n, here + 1), time)
     else
       _ -> false
     end
