@@ -186,6 +186,26 @@ enum cw_err cw_doc_delta(const struct cw_doc *doc, const struct cw_vv *since, si
     return err;
 }
 
+enum cw_err cw_doc_remembers(const struct cw_doc *doc, const struct cw_vv *since, bool *yes) {
+    struct cw_vv *clock, *from;
+    struct cw_buf touches;
+    uint64_t news;
+    bool net;
+    enum cw_err err = cw_doc_clock(doc, &clock);
+    if (err)
+        return err;
+    err = common_part(since, clock, &from, &news);
+    cw_vv_release(clock);
+    if (err)
+        return err;
+    cw_buf_init(&touches, doc->mem, NULL, 0);
+    *yes = !news || (news < UINT64_MAX &&
+                     cw_journal_since(&doc->journal, from, news, &touches, &net));
+    cw_buf_free(&touches);
+    cw_vv_release(from);
+    return CW_OK;
+}
+
 /* ---- between two versions ---- */
 
 static enum cw_err write_change(void *ctx, struct cw_bytes key, const struct cw_bytes *x,

@@ -113,6 +113,9 @@ enum cw_err cw_doc_encode(const struct cw_doc *doc, struct cw_buf *out);
 enum cw_err cw_doc_delta(const struct cw_doc *doc, const struct cw_vv *since, size_t budget,
                          struct cw_buf *out);
 
+/* Whether the document remembers its changes since `since`. */
+enum cw_err cw_doc_remembers(const struct cw_doc *doc, const struct cw_vv *since, bool *yes);
+
 /* What changed from `old`, an earlier state of the same history, to `doc`. CW_ECLOCK when `old` has
  * seen what `doc` has not. */
 enum cw_err cw_doc_delta_between(const struct cw_doc *old, const struct cw_doc *doc, size_t budget,

@@ -7,6 +7,7 @@
 #include "nif_clock.h"
 #include "nif_doc.h"
 #include "nif_lock.h"
+#include "nif_reconcile.h"
 #include "nif_reaper.h"
 
 /* Nodes that the drop of a handle frees at once; more go to the reaper. */
@@ -154,6 +155,7 @@ static ErlNifFunc calls[] = {
     {"doc_diff", 3, nif_doc_diff, 0},
     {"doc_encode", 1, nif_doc_encode, 0},
     {"doc_delta", 2, nif_doc_delta, 0},
+    {"doc_remembers", 2, nif_doc_remembers, 0},
     {"doc_delta_between", 2, nif_doc_delta_between, 0},
     {"doc_apply", 2, nif_doc_apply, 0},
     {"doc_clock", 1, nif_doc_clock, 0},
@@ -166,6 +168,10 @@ static ErlNifFunc calls[] = {
     {"clock_to_list", 1, nif_clock_to_list, 0},
     {"clock_from_list", 1, nif_clock_from_list, 0},
     {"hlc_tick", 2, nif_hlc_tick, 0},
+    {"doc_news", 4, nif_doc_news, ERL_NIF_DIRTY_JOB_CPU_BOUND},
+    {"doc_sums", 4, nif_doc_sums, ERL_NIF_DIRTY_JOB_CPU_BOUND},
+    {"doc_split", 4, nif_doc_split, ERL_NIF_DIRTY_JOB_CPU_BOUND},
+    {"doc_keys", 3, nif_doc_keys, ERL_NIF_DIRTY_JOB_CPU_BOUND},
     {"file_lock", 1, nif_file_lock, ERL_NIF_DIRTY_JOB_IO_BOUND},
 };
 

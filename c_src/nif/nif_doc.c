@@ -441,6 +441,24 @@ ERL_NIF_TERM nif_doc_delta(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
     return nif_go_dirty(env, "doc_delta", nif_doc_delta, argc, argv);
 }
 
+/* (Doc, Clock): whether a delta since the clock would be less than the whole state. */
+ERL_NIF_TERM nif_doc_remembers(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    struct cw_bytes clock;
+    struct cw_vv *since;
+    bool yes;
+    if (!nif_get_doc(env, argv[0], &doc) || !get_bytes(env, argv[1], &clock))
+        return enif_make_badarg(env);
+    if (clock.n > nif_bytes())
+        return nif_go_dirty(env, "doc_remembers", nif_doc_remembers, argc, argv);
+    enum cw_err err = cw_clock_read(&nif_mem, clock, &since);
+    if (err)
+        return nif_error(env, err);
+    err = cw_doc_remembers(doc, since, &yes);
+    cw_vv_release(since);
+    return err ? nif_error(env, err) : yes ? ATOM(env, true) : ATOM(env, false);
+}
+
 ERL_NIF_TERM nif_doc_delta_between(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     const struct cw_doc *old, *doc;
     struct cw_buf out;

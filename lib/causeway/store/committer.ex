@@ -187,8 +187,9 @@ defmodule Causeway.Store.Committer do
 
   # Where a group waits for the disk, who has just got an answer from the last one is mostly about to come with
   # the next request: they are let run before the group is closed.
-  defp gather(requests, %{rt: %{opts: %{fsync: :always}}, log: log, last_group: last}) when log != nil,
-    do: requests |> gather(last, @yields) |> Enum.reverse()
+  defp gather(requests, %{rt: %{opts: %{fsync: :always}}, log: log, last_group: last})
+       when log != nil,
+       do: requests |> gather(last, @yields) |> Enum.reverse()
 
   defp gather(requests, _state), do: requests |> drain(1) |> elem(0) |> Enum.reverse()
 

@@ -5,7 +5,7 @@ defmodule Causeway.Store.Link do
 
   use GenServer, restart: :transient
   alias Causeway.{Clock, Doc}
-  alias Causeway.Store.{Committer, Events, Gate, Runtime}
+  alias Causeway.Store.{Committer, Events, Gate, Reconcile, Runtime}
 
   @retry 100
   @retry_most 5_000
@@ -16,7 +16,7 @@ defmodule Causeway.Store.Link do
     :peer,
     :feeder,
     :monitor,
-    :since,
+    :reconcile,
     :reason,
     :clock,
     parts: [],
@@ -73,11 +73,19 @@ defmodule Causeway.Store.Link do
         send(feeder, {:ack, clock})
         bytes = state.bytes + byte_size(chunk)
         Events.emit(state.rt.name, :apply, %{bytes: byte_size(delta)}, %{peer: state.peer})
-        {:noreply, %{state | parts: [], bytes: bytes, deltas: state.deltas + 1}}
+        {:noreply, %{state | parts: [], reconcile: nil, bytes: bytes, deltas: state.deltas + 1}}
 
       {:error, error} ->
         {:noreply, disconnected(state, error)}
     end
+  end
+
+  def handle_info({:reconcile, feeder, question}, %{feeder: feeder} = state) do
+    {reconcile, answer} = Reconcile.answer(state.reconcile, Runtime.doc(state.rt), question)
+    send(feeder, {:reconcile, answer})
+
+    {:noreply,
+     %{state | reconcile: reconcile, bytes: state.bytes + :erlang.external_size(question)}}
   end
 
   def handle_info({:changed, _version}, state) do

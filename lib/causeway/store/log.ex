@@ -19,7 +19,7 @@ defmodule Causeway.Store.Log do
   def open(disk, next) do
     path = Disk.path(disk, name(next))
 
-    with {:ok, fd} <- :file.open(path, [:raw, :binary, :write, :exclusive]),
+    with {:ok, fd} <- :file.open(path, [:raw, :binary, :write]),
          :ok <- :file.write(fd, @header),
          :ok <- :file.datasync(fd) do
       {:ok, %__MODULE__{disk: disk, path: path, fd: fd, size: byte_size(@header), next: next}}
