@@ -52,6 +52,9 @@ defmodule Causeway.Store.Options do
   end
 
   def start!(opts), do: check!(opts, @start) |> require!(:name) |> require!(:replica)
+
+  @no_options for {key, {_, default, _}} <- @transaction, do: {key, default}
+  def transaction!([]), do: @no_options
   def transaction!(opts), do: check!(opts, @transaction)
 
   defp check!(opts, schema) do
