@@ -111,6 +111,33 @@ static void test_rights_and_removal(void) {
     cw_doc_free(b);
 }
 
+/* Debts in several counters at once, and increments of all of them in one write: what is forgiven
+ * to one moves the cells of the others. */
+static void test_debts_in_a_batch(void) {
+    static const char *const counters[] = {"b", "c", "e", "f"};
+    struct cw_doc *a = doc_new(0), *b, *next;
+    struct doc_line l[4];
+    struct cw_op ops[4];
+    struct cw_fault fault;
+    for (int i = 0; i < 4; i++) {
+        doc_edit(&a, CW_INCREMENT, CW_COUNTER_BOUNDED, counters[i], NULL, 10);
+        doc_edit(&a, CW_TRANSFER, 0, counters[i], "1", 4);
+        ops[i] = *doc_line(&l[i], CW_INCREMENT, 0, counters[i], NULL, 1);
+    }
+    b = doc_fork(a, 1);
+    for (int i = 0; i < 4; i++) {
+        doc_edit(&b, CW_DECREMENT, 0, counters[i], NULL, 3);
+        doc_edit(&a, CW_DELETE, 0, counters[i], NULL, 0);
+    }
+    doc_pull(&b, a);
+    CHECK_OK(cw_doc_update(b, ops, 4, DOC_NOW, &next, &fault));
+    for (int i = 0; i < 4; i++)
+        CHECK(doc_counts(next, counters[i], 1));
+    cw_doc_free(next);
+    cw_doc_free(a);
+    cw_doc_free(b);
+}
+
 static void test_ranges(void) {
     struct cw_doc *doc = doc_new(0), *next = NULL;
     struct cw_fault fault;
@@ -233,6 +260,7 @@ int main(int argc, char **argv) {
         {"paths", test_paths},
         {"rights", test_rights},
         {"rights and removal", test_rights_and_removal},
+        {"debts in a batch", test_debts_in_a_batch},
         {"ranges", test_ranges},
         {"wide sums", test_wide_sums},
         {"long keys", test_long_keys},

@@ -193,7 +193,7 @@ static void test_raise(void) {
     cw_vv_release(vv);
 }
 
-/* No two names with one id are at hand: one is made. */
+/* Short names with one id are not at hand: the id is changed. */
 static void test_two_names_of_one_id(void) {
     struct cw_name *x = name_of(1), *y = name_of(2);
     struct cw_vv *empty = cw_vv_new(&check_mem, 0), *a, *b, *out = NULL;
