@@ -172,7 +172,7 @@ enum cw_err cw_doc_delta(const struct cw_doc *doc, const struct cw_vv *since, si
     if (!err)
         err = common_part(since, clock, &from, &news);
     bool known = !err && (!news || (news < UINT64_MAX &&
-                                   cw_journal_since(&doc->journal, from, news, &touches, &net)));
+                                    cw_journal_since(&doc->journal, from, news, &touches, &net)));
     if (!err)
         err = touches.err;
     if (!err && !known && cw_tree_count(doc->tree) > budget)

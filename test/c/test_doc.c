@@ -12,6 +12,13 @@
 #include "doc_lines.h"
 #include "doc_world.h"
 
+static struct cw_doc *applied(const struct cw_doc *doc, struct cw_bytes fragment) {
+    struct cw_doc *out;
+    struct cw_fault fault;
+    CHECK_OK(cw_doc_apply(doc, fragment, SIZE_MAX, &out, &fault));
+    return out;
+}
+
 /* ---- what does not write ---- */
 
 static void test_idle_updates(void) {
@@ -135,6 +142,60 @@ static void test_two_kinds_at_one_path(void) {
     cw_doc_free(b);
 }
 
+/* A value may be as long as it may, whatever is written elsewhere meanwhile: a register holds all
+ * that were written apart, until somebody who has seen them writes. */
+static void test_long_values_meet(void) {
+    static uint8_t text[(33u << 20) + 16];
+    struct cw_doc *a = doc_new(0), *b = doc_new(1), *ab, *got, *next = NULL;
+    struct doc_line l;
+    struct cw_op op = *doc_line(&l, CW_PUT, 0, "r", "x", 0);
+    struct cw_fault fault;
+    struct cw_buf value;
+    cw_buf_init(&value, &check_mem, NULL, 0);
+    cw_put_string(&value, CW_VALUE, CW_T_BINARY, cw_bytes(text, sizeof text));
+    op.arg = cw_buf_slice(&value, 0);
+    CHECK_OK(cw_doc_update(a, &op, 1, DOC_NOW, &next, &fault));
+    cw_doc_free(a);
+    a = next;
+    CHECK_OK(cw_doc_update(b, &op, 1, DOC_NOW, &next, &fault));
+    cw_doc_free(b);
+    b = next;
+    CHECK_OK(cw_doc_merge(a, b, SIZE_MAX, &ab));
+    struct cw_bytes state = doc_state(ab);
+    got = applied(a, state);
+    CHECK(cw_hash_eq(cw_doc_hash(got), cw_doc_hash(ab)));
+    doc_edit(&got, CW_PUT, 0, "r", "y", 0);
+    CHECK(doc_holds(got, "r", "y"));
+    free((void *)state.p);
+    cw_buf_free(&value);
+    cw_doc_free(got);
+    cw_doc_free(ab);
+    cw_doc_free(a);
+    cw_doc_free(b);
+}
+
+static void test_too_long_a_value(void) {
+    static uint8_t text[CW_VALUE_MAX];
+    struct cw_doc *doc = doc_new(0), *next = NULL;
+    struct doc_line l;
+    struct cw_op op = *doc_line(&l, CW_PUT, 0, "r", "x", 0);
+    struct cw_fault fault;
+    struct cw_buf value;
+    cw_buf_init(&value, &check_mem, NULL, 0);
+    cw_put_string(&value, CW_VALUE, CW_T_BINARY, cw_bytes(text, sizeof text - 5));
+    CHECK(value.n == CW_VALUE_MAX);
+    op.arg = cw_buf_slice(&value, 0);
+    CHECK_OK(cw_doc_update(doc, &op, 1, DOC_NOW, &next, &fault));
+    cw_doc_free(next);
+    next = NULL;
+    value.n = 0;
+    cw_put_string(&value, CW_VALUE, CW_T_BINARY, cw_bytes(text, sizeof text - 4));
+    op.arg = cw_buf_slice(&value, 0);
+    CHECK(cw_doc_update(doc, &op, 1, DOC_NOW, &next, &fault) == CW_ELIMIT && !next);
+    cw_buf_free(&value);
+    cw_doc_free(doc);
+}
+
 /* ---- counters that are removed ---- */
 
 /* However it is removed: three that were added meanwhile are three afterwards. */
@@ -250,13 +311,6 @@ static struct cw_buf said_to_have_written(uint32_t n, uint64_t counter) {
     CHECK_OK(cw_fragment_end(&w));
     cw_vv_release(from);
     cw_vv_release(to);
-    return out;
-}
-
-static struct cw_doc *applied(const struct cw_doc *doc, struct cw_bytes fragment) {
-    struct cw_doc *out;
-    struct cw_fault fault;
-    CHECK_OK(cw_doc_apply(doc, fragment, SIZE_MAX, &out, &fault));
     return out;
 }
 
@@ -546,6 +600,8 @@ int main(int argc, char **argv) {
         {"kinds within a batch", test_kinds_within_a_batch},
         {"first questions", test_first_questions},
         {"two kinds at one path", test_two_kinds_at_one_path},
+        {"long values meet", test_long_values_meet},
+        {"too long a value", test_too_long_a_value},
         {"removed while counted", test_removed_while_counted},
         {"settling is not counting", test_settling_is_not_counting},
         {"unseen receipts", test_unseen_receipts},
