@@ -391,11 +391,11 @@ static void test_fragments_that_cross(void) {
     CHECK_OK(cw_doc_merge(a, b, SIZE_MAX, &ab));
     struct cw_buf for_a = between(a, ab), for_b = between(b, ab), whole = between(old, ab);
     cw_buf_init(&joined, &check_mem, NULL, 0);
-    CHECK(cw_fragment_join(&check_mem, cw_buf_slice(&for_a, 0), cw_buf_slice(&for_b, 0), &joined) ==
-          CW_EGAP);
+    CHECK(cw_fragment_join(&check_mem, cw_buf_slice(&for_a, 0), cw_buf_slice(&for_b, 0), SIZE_MAX,
+                           &joined) == CW_EGAP);
     joined.n = 0;
-    CHECK_OK(
-        cw_fragment_join(&check_mem, cw_buf_slice(&for_a, 0), cw_buf_slice(&whole, 0), &joined));
+    CHECK_OK(cw_fragment_join(&check_mem, cw_buf_slice(&for_a, 0), cw_buf_slice(&whole, 0),
+                              SIZE_MAX, &joined));
     struct cw_fault fault;
     CHECK_OK(cw_doc_apply(old, cw_buf_slice(&joined, 0), SIZE_MAX, &out, &fault));
     CHECK(!doc_exists(out, "s") && doc_same(out, ab));
