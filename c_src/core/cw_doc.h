@@ -109,7 +109,8 @@ enum cw_err cw_doc_merge(const struct cw_doc *a, const struct cw_doc *b, size_t 
 enum cw_err cw_doc_encode(const struct cw_doc *doc, struct cw_buf *out);
 
 /* What a replica that has seen `since` lacks. When the document does not remember its changes that
- * far back, the whole state. `budget` counts cells written; CW_EBUDGET when there are more. */
+ * far back, the whole state. `budget` counts cells written, and keys touched as often as they were;
+ * CW_EBUDGET when there are more of either. */
 enum cw_err cw_doc_delta(const struct cw_doc *doc, const struct cw_vv *since, size_t budget,
                          struct cw_buf *out);
 
