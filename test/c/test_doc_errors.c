@@ -93,6 +93,25 @@ static void test_rights(void) {
     cw_doc_free(b);
 }
 
+static void test_rights_given_to_many(void) {
+    struct cw_doc *doc = doc_new(0), *next;
+    struct doc_line l;
+    struct cw_fault fault;
+    doc_edit(&doc, CW_INCREMENT, CW_COUNTER_BOUNDED, "a", NULL, 1000);
+    for (uint64_t i = 1; i <= 40; i++) {
+        struct cw_op op = *doc_line(&l, CW_TRANSFER, 0, "a", "1", i);
+        uint8_t name[] = {0x50, 'a', 'a' + (uint8_t)i, 0};
+        op.arg = cw_bytes(name, sizeof name);
+        CHECK_OK(cw_doc_update(doc, &op, 1, DOC_NOW, &next, &fault));
+        cw_doc_free(doc);
+        doc = next;
+    }
+    struct cw_fault f = doc_refuse(doc, CW_ERIGHTS, CW_DECREMENT, 0, "a", NULL, 1000);
+    CHECK(f.here == 1000 - 820 && f.elsewhere == 820);
+    CHECK(doc_counts(doc, "a", 1000));
+    cw_doc_free(doc);
+}
+
 /* Removed at one replica while another spends: nobody goes below zero, and who spent what was gone
  * owes nothing. */
 static void test_rights_and_removal(void) {
@@ -282,6 +301,7 @@ int main(int argc, char **argv) {
         {"no such operation", test_no_such_operation},
         {"paths", test_paths},
         {"rights", test_rights},
+        {"rights given to many", test_rights_given_to_many},
         {"rights and removal", test_rights_and_removal},
         {"debts in a batch", test_debts_in_a_batch},
         {"ranges", test_ranges},
