@@ -190,12 +190,12 @@ static struct part part_of(const struct cw_fragment *f) {
 }
 
 enum cw_err cw_fragment_join(const struct cw_mem *mem, struct cw_bytes a, struct cw_bytes b,
-                             struct cw_buf *out) {
+                             size_t budget, struct cw_buf *out) {
     struct cw_fragment fa, fb;
-    enum cw_err err = cw_fragment_read(&fa, mem, a);
+    enum cw_err err = cw_fragment_read(&fa, mem, budget, a);
     if (err)
         return err;
-    err = cw_fragment_read(&fb, mem, b);
+    err = cw_fragment_read(&fb, mem, budget, b);
     if (!err) {
         struct fuse fu = {.a = part_of(&fa), .b = part_of(&fb)};
         cw_arena_init(&fu.arena, mem, NULL, 0);

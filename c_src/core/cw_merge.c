@@ -281,7 +281,7 @@ enum cw_err cw_doc_apply(const struct cw_doc *doc, struct cw_bytes fragment, siz
                          struct cw_doc **out, struct cw_fault *fault) {
     struct cw_fragment f;
     struct cw_vv *have = NULL;
-    enum cw_err err = cw_fragment_read(&f, doc->mem, fragment);
+    enum cw_err err = cw_fragment_read(&f, doc->mem, budget, fragment);
     if (err)
         return err;
     err = cw_doc_settle(doc);

@@ -28,9 +28,9 @@
 #include "cw_hash.h"
 #include "cw_mem.h"
 
-#define CW_KEY_MAX 8192u           /* bytes of one key */
-#define CW_PAYLOAD_MAX (64u << 20) /* bytes of one payload */
-#define CW_TREE_HEIGHT_MAX 16      /* a key's level is capped one below */
+#define CW_KEY_MAX 8192u          /* bytes of one key */
+#define CW_PAYLOAD_MAX UINT32_MAX /* bytes of one payload */
+#define CW_TREE_HEIGHT_MAX 16     /* a key's level is capped one below */
 
 struct cw_tree;
 struct cw_node;

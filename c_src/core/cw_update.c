@@ -290,7 +290,7 @@ static enum cw_err drop_target(struct update *u, const struct target *t) {
 
 static enum cw_err put_register(struct update *u, const struct target *t, struct cw_bytes value) {
     enum cw_err err = CW_OK;
-    if (value.n > CW_PAYLOAD_MAX)
+    if (value.n > CW_VALUE_MAX)
         return CW_ELIMIT;
     if (!u->stamped)
         err = cw_hlc_tick(u->doc->hlc, u->now_ms, &u->hlc);

@@ -141,7 +141,7 @@ static void read_value(struct cw_reader *r, struct cw_dot dot, struct cw_buf *ou
     if (stamp > *hlc)
         *hlc = stamp;
     uint64_t n = cw_read_varint(r);
-    if (n > CW_PAYLOAD_MAX)
+    if (n > CW_VALUE_MAX)
         cw_reader_fail(r, CW_ELIMIT);
     struct cw_bytes value = cw_read_bytes(r, r->err ? 0 : n);
     struct cw_reader inner = cw_reader(value);

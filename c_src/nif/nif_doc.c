@@ -509,8 +509,11 @@ ERL_NIF_TERM nif_fragment_join(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv
     if (a.n + b.n > nif_bytes())
         return nif_go_dirty(env, "fragment_join", nif_fragment_join, argc, argv);
     cw_buf_init(&out, &nif_mem, space, sizeof space);
-    enum cw_err err = cw_fragment_join(&nif_mem, a, b, &out);
-    return buffer_or_error(env, err, &out);
+    enum cw_err err = cw_fragment_join(&nif_mem, a, b, nif_cells(), &out);
+    if (err != CW_EBUDGET)
+        return buffer_or_error(env, err, &out);
+    cw_buf_free(&out);
+    return nif_go_dirty(env, "fragment_join", nif_fragment_join, argc, argv);
 }
 
 /* ---- about the document ---- */

@@ -35,7 +35,7 @@ static enum cw_err encode(struct nif_ops *ops, ERL_NIF_TERM term, enum cw_encodi
                           struct cw_bytes *out) {
     struct cw_buf buf;
     uint8_t space[256];
-    size_t most = enc == CW_KEY ? CW_KEY_MAX : CW_PAYLOAD_MAX;
+    size_t most = enc == CW_KEY ? CW_KEY_MAX : CW_VALUE_MAX;
     bool final = most <= ops->limit;
     cw_buf_init(&buf, ops->arena->mem, space, sizeof space);
     struct nif_put put = {ops->env, &buf, enc, final ? most : ops->limit, term};

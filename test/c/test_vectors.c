@@ -191,7 +191,7 @@ static struct cw_doc *apply(const struct cw_doc *doc, struct cw_bytes fragment) 
 static enum cw_err read_fragment(struct cw_bytes s, const struct cw_bytes *base, struct text *to,
                                  struct cw_buf *again) {
     struct cw_fragment f;
-    enum cw_err err = cw_fragment_read(&f, &check_mem, s);
+    enum cw_err err = cw_fragment_read(&f, &check_mem, SIZE_MAX, s);
     if (err)
         return err;
     CHECK_OK(fragment_write(&f, again));
