@@ -209,11 +209,10 @@ enum cw_err cw_doc_remembers(const struct cw_doc *doc, const struct cw_vv *since
     if (err)
         return err;
     cw_buf_init(&touches, doc->mem, NULL, 0);
-    *yes = !news || (news < UINT64_MAX &&
-                     cw_journal_since(&doc->journal, from, news, &touches, &net));
+    err = remember(doc, from, news, SIZE_MAX, &touches, yes, &net);
     cw_buf_free(&touches);
     cw_vv_release(from);
-    return CW_OK;
+    return err;
 }
 
 /* ---- between two versions ---- */

@@ -112,10 +112,10 @@ ERL_NIF_TERM nif_doc_sums(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     if (!nif_get_doc(env, argv[0], &doc) || !get_bytes(env, argv[2], &bytes_a) ||
         !get_bytes(env, argv[3], &bytes_b))
         return enif_make_badarg(env);
-    enum cw_err err = cw_fragment_read(&a, &nif_mem, bytes_a);
+    enum cw_err err = cw_fragment_read(&a, &nif_mem, SIZE_MAX, bytes_a);
     if (err)
         return nif_error(env, err);
-    err = cw_fragment_read(&b, &nif_mem, bytes_b);
+    err = cw_fragment_read(&b, &nif_mem, SIZE_MAX, bytes_b);
     if (!err) {
         if (!sum_all(env, doc, argv[1], &a, &b, &sums))
             err = CW_EMALFORMED;
