@@ -12,6 +12,7 @@
 # SANITIZE             as in -fsanitize=, e.g. address,undefined or thread; give it its own BUILD
 # RUN                  what C tests run under, e.g. "valgrind -q --error-exitcode=1"
 # FUZZ_SECONDS         how long each fuzz target runs
+# KILLS                how often `make soak` kills a store
 # V                    1 shows the commands
 #
 # Where it says `=` and not `?=`: a BUILD that happens to be in the environment is somebody else's.
@@ -23,6 +24,7 @@ NIF = priv/causeway_nif.so
 SANITIZE =
 RUN =
 FUZZ_SECONDS ?= 20
+KILLS ?= 200
 V =
 
 MAKEFLAGS += --no-print-directory
@@ -81,6 +83,9 @@ asan: asan-c asan-nif ## C tests, and the NIF inside erl, under ASan and UBSan
 
 fuzz: ## fuzz every decoder, FUZZ_SECONDS each (needs clang)
 	@$(MAKE) fuzz-run $(FUZZ_BUILD)
+
+soak: setup ## kill stores in the middle of their work, KILLS times
+	@CAUSEWAY_KILLS=$(KILLS) $(MIX) test test/causeway/store/kill_test.exs
 
 format: ## format C and Elixir
 	clang-format -i $(SOURCES)
@@ -218,6 +223,6 @@ check-elixir:
 	@MIX_ENV=test $(MIX) compile --force --warnings-as-errors
 
 FORCE:
-.PHONY: FORCE help demo test bench asan fuzz format check clean build objects clean-nif setup c-test \
+.PHONY: FORCE help demo test bench asan fuzz soak format check clean build objects clean-nif setup c-test \
   fuzz-replay fuzz-run fuzz-seeds fuzz-keep fuzz-merge asan-c asan-nif check-format check-c check-elixir \
   $(TESTS:%=run/%) $(FUZZ:%=replay/%) $(FUZZ:%=fuzz/%) $(FUZZ:%=merge/%)

@@ -64,7 +64,11 @@ defmodule Causeway.Store do
   @doc "Starts a store, as a child of a supervisor mostly. Options are those of the module."
   def start_link(opts) do
     opts = Options.start!(opts)
-    Supervisor.start_link(__MODULE__, opts, name: opts[:name])
+
+    case Supervisor.start_link(__MODULE__, opts, name: opts[:name]) do
+      {:error, {:shutdown, {:failed_to_start_child, _, %Error{} = error}}} -> {:error, error}
+      result -> result
+    end
   end
 
   @doc false

@@ -3,7 +3,8 @@ defmodule Causeway.Store.Committer do
   # The one process that makes versions. What waits in its mailbox is done together: one write to the log, one
   # sync, one new version for the readers; then everybody gets an answer.
 
-  use GenServer
+  # What was written without `:always` takes a while to sync.
+  use GenServer, shutdown: 60_000
   alias Causeway.{Clock, Doc}
   alias Causeway.Store.{Checkpoint, Disk, Error, Events, Log, Runtime}
 
@@ -80,7 +81,9 @@ defmodule Causeway.Store.Committer do
         Events.emit(rt.name, :open, facts, %{dir: rt.opts[:dir]})
         {:ok, arm_sync(state)}
 
+      # The supervisor's report would not show what to do about it.
       {:error, error} ->
+        :logger.error(~c"causeway: store ~tp: ~ts", [rt.name, Exception.message(error)])
         {:stop, error}
     end
   end
@@ -93,16 +96,15 @@ defmodule Causeway.Store.Committer do
   defp open(rt, dir) do
     with {:ok, disk, fate} <- Disk.open(dir, rt.opts.replica, rt.opts.fsync),
          {:ok, doc, number, size} <- Checkpoint.read(disk, disk.identity.actor),
-         {:ok, {doc, count}, last, cut} <- Log.replay(disk, number, {doc, 0}, &replay/2),
-         {:ok, log} <- Log.open(disk, last + 1) do
-      report(rt, disk, fate, cut)
-      state = state(rt, doc, last, disk.identity.actor)
+         :ok <- Log.drop_until(disk, number),
+         {:ok, doc, found} <- Log.replay(disk, number, doc, &Doc.apply_delta(&2, &1)),
+         {:ok, log} <- Log.open(disk, found.last + 1, found.bytes) do
+      report(rt, disk, fate, found.cut)
+      state = state(rt, doc, found.last, disk.identity.actor)
       state = %{state | disk: disk, log: log, checkpointed: {number, size}}
-      {:ok, state, %{records: count, cut: cut}}
+      {:ok, state, %{records: found.last - number, cut: found.cut}}
     end
   end
-
-  defp replay(delta, {doc, count}), do: {Doc.apply_delta!(doc, delta), count + 1}
 
   defp state(rt, doc, version, actor) do
     Runtime.put_actor(rt, actor)
@@ -218,10 +220,11 @@ defmodule Causeway.Store.Committer do
 
   # ---- a group ----
 
-  # records: newest first; mark: the document that they lead to; versions: newest first
+  # deltas: for the log, newest first; mark: the document that they lead to; ops: how many led on from there;
+  # versions: newest first
   defp run_group(requests, state) do
     began = System.monotonic_time()
-    group = %{doc: state.doc, mark: state.doc, records: [], versions: [], answers: []}
+    group = %{doc: state.doc, mark: state.doc, deltas: [], versions: [], answers: [], ops: 0}
     group = Enum.reduce(requests, group, &run(&1, &2, state))
     clock = Doc.clock(group.doc)
     group = Map.put(group, :changed, clock != Doc.clock(state.doc))
@@ -237,7 +240,9 @@ defmodule Causeway.Store.Committer do
         maybe_checkpoint(%{state | last_group: length(requests)})
 
       {:error, error} ->
-        for {from, _} <- group.answers, do: GenServer.reply(from, {:error, error})
+        for {from, answer} <- group.answers,
+            do: GenServer.reply(from, with(:ok <- answer, do: {:error, error}))
+
         state
     end
   end
@@ -245,7 +250,8 @@ defmodule Causeway.Store.Committer do
   defp run({from, {:commit, ops, seen, certify}}, group, _state) do
     with :ok <- certify(group.doc, seen, certify),
          {:ok, doc} <- Doc.try_update(group.doc, ops, if(seen, do: [as_of: seen], else: [])) do
-      answer(%{group | doc: doc, versions: [doc | group.versions]}, from, :ok)
+      ops_done = group.ops + length(List.wrap(ops))
+      answer(%{group | doc: doc, versions: [doc | group.versions], ops: ops_done}, from, :ok)
     else
       {:error, error} -> answer(group, from, {:error, error})
     end
@@ -269,26 +275,42 @@ defmodule Causeway.Store.Committer do
       group
       | doc: doc,
         mark: doc,
-        records: [delta | group.records],
+        ops: 0,
+        deltas: [delta | group.deltas],
         versions: [doc | group.versions]
     }
   end
 
   defp answer(group, from, answer), do: %{group | answers: [{from, answer} | group.answers]}
 
-  # What was committed here since the last record.
+  # What was committed here since the last delta.
   defp record_own(group, %{log: nil}), do: group
 
-  defp record_own(group, _state) do
-    clock = Doc.clock(group.mark)
+  defp record_own(%{mark: mark, doc: doc} = group, _state) do
+    clock = Doc.clock(mark)
 
-    if Doc.clock(group.doc) == clock,
+    if Doc.clock(doc) == clock,
       do: group,
       else: %{
         group
-        | mark: group.doc,
-          records: [Doc.delta(group.doc, since: clock) | group.records]
+        | mark: doc,
+          ops: 0,
+          deltas: [delta(mark, clock, doc, group.ops) | group.deltas]
       }
+  end
+
+  # A clock is quick for a few operations. A document does not remember many, and would give the whole state.
+  @many_ops 1_000
+  @large 64_000
+
+  defp delta(old, _clock, new, ops) when ops > @many_ops, do: Doc.delta(new, since: old)
+
+  defp delta(old, clock, new, _ops) do
+    delta = Doc.delta(new, since: clock)
+
+    if byte_size(delta) > @large,
+      do: Enum.min_by([delta, Doc.delta(new, since: old)], &byte_size/1),
+      else: delta
   end
 
   defp certify(_doc, nil, _paths), do: :ok
@@ -306,12 +328,10 @@ defmodule Causeway.Store.Committer do
   defp write(state, %{changed: false}), do: {:ok, state}
 
   defp write(state, group) do
-    records = Enum.reverse(record_own(group, state).records)
+    deltas = Enum.reverse(record_own(group, state).deltas)
 
-    with {:ok, log} <- Log.append(state.log, records),
-         :ok <- if(state.rt.opts.fsync == :always, do: Log.sync(log), else: :ok) do
-      {:ok, %{state | log: log}}
-    end
+    with {:ok, log} <- Log.append(state.log, deltas, state.rt.opts.fsync == :always),
+         do: {:ok, %{state | log: log}}
   end
 
   # ---- to the readers ----
@@ -390,8 +410,8 @@ defmodule Causeway.Store.Committer do
     with :ok <- Log.sync(state.log),
          {:ok, log} <- next_segment(state) do
       began = System.monotonic_time()
-      {pid, ref} = spawn_monitor(fn -> exit({:written, Checkpoint.write(disk, doc, number)}) end)
-      running = %{pid: pid, ref: ref, number: number, began: began, waiting: waiting}
+      pid = spawn_link(fn -> exit({:written, Checkpoint.write(disk, doc, number)}) end)
+      running = %{pid: pid, number: number, began: began, waiting: waiting}
       {:ok, %{state | log: log, checkpoint: running}}
     else
       {:error, error} -> {:error, error, state}
@@ -400,8 +420,8 @@ defmodule Causeway.Store.Committer do
 
   # A segment without records is as good as a new one.
   defp next_segment(%{log: log} = state) do
-    if log.bytes == 0 do
-      {:ok, log}
+    if Log.empty?(log) do
+      {:ok, %{log | bytes: 0}}
     else
       with {:ok, new} <- Log.open(state.disk, log.next) do
         Log.close(log)
@@ -412,7 +432,7 @@ defmodule Causeway.Store.Committer do
 
   defp checkpoint_done(state, {:written, {:ok, bytes}}) do
     %{number: number, began: began} = state.checkpoint
-    Log.drop_before(state.disk, number + 1)
+    Log.drop_until(state.disk, number)
     duration = System.monotonic_time() - began
 
     Events.emit(state.rt.name, :checkpoint, %{duration: duration, bytes: bytes}, %{
@@ -427,7 +447,7 @@ defmodule Causeway.Store.Committer do
     error =
       case reason do
         {:written, {:error, error}} -> error
-        other -> %Error{reason: {:disk, "write a checkpoint in", state.disk.dir, other}}
+        other -> %Error{reason: {:checkpoint_crashed, state.disk.dir, other}}
       end
 
     for from <- state.checkpoint.waiting, do: GenServer.reply(from, {:error, error})
@@ -485,7 +505,7 @@ defmodule Causeway.Store.Committer do
     end
   end
 
-  def handle_info({:DOWN, ref, :process, _, reason}, %{checkpoint: %{ref: ref}} = state),
+  def handle_info({:EXIT, pid, reason}, %{checkpoint: %{pid: pid}} = state),
     do: {:noreply, checkpoint_done(state, reason)}
 
   def handle_info({:EXIT, _, reason}, state), do: {:stop, reason, state}

@@ -13,11 +13,13 @@ defmodule Causeway.Store.Error do
     * `{:not_running, name}` - no such store in this VM
     * `{:no_transaction, what}` - a transaction that has ended, or is another process's
     * `{:bad_option, option, why}` and `{:bad_address, term}`
-    * `{:disk, action, path, reason}` - the file system refused; nothing was committed
+    * `{:disk, action, path, reason}` - the file system refused; of a commit, nothing was done
+    * `{:checkpoint_crashed, dir, reason}` - the state is in the log all the same
     * `{:locked, dir}` - another VM, or another store of this one, has the directory open
     * `{:wrong_replica, dir, there, asked}` - the directory belongs to another replica
     * `{:newer_format, path}` - written by a newer release
-    * `{:corrupt, path, offset, what}` - a file is damaged in the middle
+    * `{:corrupt, path, offset, what}` - a file is damaged, not merely cut short by a crash; the message says
+      how to salvage
   """
 
   defexception [:reason]
@@ -59,7 +61,11 @@ defmodule Causeway.Store.Error do
   end
 
   defp format({:disk, action, path, reason}) do
-    "could not #{action} #{path}: #{:file.format_error(reason)}; nothing was committed"
+    "could not #{action} #{path}: #{:file.format_error(reason)} (#{inspect(reason)})#{disk_advice(reason)}"
+  end
+
+  defp format({:checkpoint_crashed, dir, reason}) do
+    "writing a checkpoint in #{dir} failed: #{Exception.format_exit(reason)}; all that was committed is in the log"
   end
 
   defp format({:locked, dir}) do
@@ -76,10 +82,30 @@ defmodule Causeway.Store.Error do
   end
 
   defp format({:corrupt, path, offset, what}) do
-    "#{path} is damaged at byte #{offset} (#{what}), and intact records follow, so this is no interrupted " <>
-      "write. To salvage: stop the store, move the directory aside, start with an empty one and let it catch up " <>
-      "from a peer; or, without a peer, cut the file off at byte #{offset}, which loses what follows"
+    dir = Path.dirname(path)
+
+    "#{path} is damaged at byte #{offset} (#{what}), and no interrupted write would have left it so. To salvage: " <>
+      "keep a copy of #{dir}; then empty it, start the store and let it catch up from a peer. Without a peer, " <>
+      salvage(path |> Path.basename() |> String.replace(~r/-.*/, ""), path, offset)
   end
 
   defp format(reason), do: inspect(reason)
+
+  defp disk_advice(:enospc), do: "; make room"
+  defp disk_advice(reason) when reason in [:eacces, :eperm], do: "; the VM's user must own it"
+  defp disk_advice(_), do: ""
+
+  # Without LOCK, it goes on as a new actor: numbers of writes that are lost are not given again.
+  defp salvage("log", path, offset) do
+    "cut the file off there (truncate -s #{offset} #{path}), delete the log files after it and the file LOCK, which " <>
+      "loses what was committed later"
+  end
+
+  defp salvage("checkpoint", _path, _offset),
+    do: "only a backup has what was in it: put all of its files there, and no others"
+
+  defp salvage(_identity, path, _offset) do
+    "start a store of the same replica with an empty directory, stop it, and copy its IDENTITY to #{path}, which " <>
+      "loses nothing"
+  end
 end

@@ -4,40 +4,62 @@ defmodule Causeway.Store.Log do
   # record; a segment is written by one run of the store, up to a checkpoint.
   #
   #     segment = "causeway log 01\n" record*
-  #     record  = crc32 u32 | size u32 | number u64 | size bytes           big-endian; the CRC is of the rest
+  #     record  = crc32 u32 | size u64 | number u64 | size bytes           big-endian; the CRC is of the rest
+  #     bytes   = (size u64 | delta)*
   #
-  # A write that was interrupted leaves a torn record at the end of the last segment, and nothing after it.
+  # A record is what a group of commits did; numbers have no gaps, within a segment or from one to the next. A
+  # record is written when the one before is where `fsync` wants it. So, unless the machine has crashed without
+  # `:always`, an interrupted write leaves a torn record at the end of the last segment, and nothing after it.
 
   alias Causeway.Store.{Disk, Error}
 
   @header "causeway log 01\n"
-  @head 16
+  @header_size 16
+  @head 20
+  @chunk 1_000_000
 
-  defstruct [:disk, :path, :fd, :size, :next, bytes: 0]
+  # size: of the file; bytes: of records since the last checkpoint
+  defstruct [:path, :fd, :size, :first, :next, :bytes]
 
   @doc "A new segment whose first record will be number `next`."
-  def open(disk, next) do
-    path = Disk.path(disk, name(next))
+  def open(disk, next, bytes \\ 0) do
+    path = Disk.path(disk, Disk.name("log-", next))
 
-    with {:ok, fd} <- :file.open(path, [:raw, :binary, :write]),
-         :ok <- :file.write(fd, @header),
-         :ok <- :file.datasync(fd) do
-      {:ok, %__MODULE__{disk: disk, path: path, fd: fd, size: byte_size(@header), next: next}}
-    else
+    case :file.open(path, [:raw, :binary, :write, :exclusive]) do
+      {:ok, fd} -> begin(disk, fd, path, next, bytes)
       {:error, reason} -> Disk.disk_error("make", path, reason)
+    end
+  end
+
+  defp begin(disk, fd, path, next, bytes) do
+    with :ok <- :file.write(fd, @header),
+         :ok <- :file.datasync(fd),
+         :ok <- Disk.sync_dir(disk) do
+      log = %__MODULE__{path: path, fd: fd, size: @header_size}
+      {:ok, %{log | first: next, next: next, bytes: bytes}}
+    else
+      {:error, reason} ->
+        :file.close(fd)
+        File.rm(path)
+        if is_struct(reason), do: {:error, reason}, else: Disk.disk_error("make", path, reason)
     end
   end
 
   def close(log), do: :file.close(log.fd)
 
-  @doc "Appends records; on failure none of them is there."
-  def append(log, payloads) do
-    {iodata, next} = Enum.map_reduce(payloads, log.next, &{record(&2, &1), &2 + 1})
-    size = IO.iodata_length(iodata)
+  @doc "Whether nothing was written to this segment."
+  def empty?(log), do: log.next == log.first
 
-    case :file.write(log.fd, iodata) do
-      :ok -> {:ok, %{log | next: next, size: log.size + size, bytes: log.bytes + size}}
-      {:error, reason} -> take_back(log, reason)
+  @doc "Appends deltas as one record, and syncs it if told to; on failure it is not there."
+  def append(log, deltas, sync?) do
+    record = record(log.next, for(delta <- deltas, do: [<<byte_size(delta)::64>>, delta]))
+    size = IO.iodata_length(record)
+
+    with {:write, :ok} <- {:write, :file.write(log.fd, record)},
+         {:sync, :ok} <- {:sync, if(sync?, do: :file.datasync(log.fd), else: :ok)} do
+      {:ok, %{log | next: log.next + 1, size: log.size + size, bytes: log.bytes + size}}
+    else
+      {action, {:error, reason}} -> take_back(log, "#{action} to", reason)
     end
   end
 
@@ -45,133 +67,241 @@ defmodule Causeway.Store.Log do
     with {:error, reason} <- :file.datasync(log.fd), do: Disk.disk_error("sync", log.path, reason)
   end
 
-  # What was half written must not stand before what is written later.
-  defp take_back(log, reason) do
+  # What was half written must not stand before what is written later. If it cannot be taken back, only a new
+  # start can tell what is there.
+  defp take_back(log, action, reason) do
     with {:ok, _} <- :file.position(log.fd, log.size),
          :ok <- :file.truncate(log.fd) do
-      Disk.disk_error("write to", log.path, reason)
+      Disk.disk_error("append (#{action} the log)", log.path, reason)
     else
       {:error, again} -> raise Error, reason: {:disk, "take back a write to", log.path, again}
     end
   end
 
   defp record(number, payload) do
-    body = [<<byte_size(payload)::32, number::64>>, payload]
+    body = [<<IO.iodata_length(payload)::64, number::64>>, payload]
     [<<:erlang.crc32(body)::32>> | body]
   end
 
-  defp name(number), do: "log-" <> String.pad_leading(Integer.to_string(number), 16, "0")
-
   @doc "The segments' paths and first numbers, in order."
-  def segments(disk) do
-    for path <- disk.dir |> Path.join("log-*") |> Path.wildcard() |> Enum.sort() do
-      {path, path |> Path.basename() |> String.trim_leading("log-") |> String.to_integer()}
+  def segments(disk), do: Disk.numbered(disk, "log-")
+
+  @doc "Deletes the segments that have only records up to this one."
+  def drop_until(disk, number) do
+    with {:ok, segments} <- segments(disk) do
+      for [{path, _}, {_, next}] <- Enum.chunk_every(segments, 2, 1, :discard),
+          next <= number + 1,
+          do: File.rm(path)
+
+      :ok
     end
   end
 
-  @doc "Deletes the segments before the one that begins with this record."
-  def drop_before(disk, number) do
-    for {path, first} <- segments(disk), first < number, do: File.rm(path)
-    :ok
-  end
+  # ---- reading ----
 
   @doc """
-  Calls `fun` with each record after number `after_number` and the accumulator; returns it with the last
-  number and how many bytes of a torn end were cut off.
+  Calls `fun` with each delta after record `after_number` and the accumulator, which it returns as `{:ok, acc}`;
+  an `{:error, exception}` is damage. Returns the accumulator and
+
+    * `:last` - the last record's number
+    * `:cut` - how many bytes of a torn end were cut off
+    * `:bytes` - how many are in the records
   """
   def replay(disk, after_number, acc, fun) do
-    segments = segments(disk)
-    last = List.last(segments)
-
-    Enum.reduce_while(segments, {:ok, acc, after_number, 0}, fn {path, first} = segment,
-                                                                {:ok, acc, done, _} ->
-      state = %{path: path, acc: acc, done: done, next: first, after: after_number, fun: fun}
-
-      case replay_segment(state, segment == last) do
-        {:ok, state, cut} -> {:cont, {:ok, state.acc, max(done, state.next - 1), cut}}
-        {:error, error} -> {:halt, {:error, error}}
-      end
-    end)
-  end
-
-  defp replay_segment(state, last?) do
-    case File.read(state.path) do
-      {:ok, <<@header, rest::binary>>} ->
-        records(rest, byte_size(@header), state, last?)
-
-      {:ok, <<"causeway log ", _::binary>>} ->
-        {:error, %Error{reason: {:newer_format, state.path}}}
-
-      {:ok, bytes} when last? and byte_size(bytes) < byte_size(@header) ->
-        cut(state, 0, byte_size(bytes))
-
-      {:ok, _} ->
-        corrupt(state, 0, "header")
-
-      {:error, reason} ->
-        Disk.disk_error("read", state.path, reason)
+    with {:ok, segments} <- segments(disk),
+         {:ok, segments, cut} <- drop_empty(segments),
+         state = %{acc: acc, after: after_number, next: after_number + 1, fun: fun, bytes: 0},
+         {:ok, state, torn} <- replay_all(segments, state, disk.lossy) do
+      {:ok, state.acc, %{last: state.next - 1, cut: cut + torn, bytes: state.bytes}}
     end
   end
 
-  defp records(<<>>, _offset, state, _last?), do: {:ok, state, 0}
+  # The last segment may have been made and never written to, or not even its header.
+  defp drop_empty(segments, cut \\ 0) do
+    with {path, _} <- List.last(segments),
+         {:ok, bytes} when byte_size(bytes) <= @header_size <- head(path),
+         true <- String.starts_with?(@header, bytes) do
+      torn = rem(byte_size(bytes), @header_size)
 
+      with :ok <- delete(path),
+           do: segments |> List.delete_at(-1) |> drop_empty(cut + torn)
+    else
+      {:error, error} -> {:error, error}
+      _ -> {:ok, segments, cut}
+    end
+  end
+
+  defp head(path) do
+    with {:ok, fd} <- open_file(path, [:read]) do
+      result = :file.read(fd, @header_size + 1)
+      :file.close(fd)
+
+      case result do
+        :eof -> {:ok, ""}
+        {:ok, bytes} -> {:ok, bytes}
+        {:error, reason} -> Disk.disk_error("read", path, reason)
+      end
+    end
+  end
+
+  defp delete(path) do
+    with {:error, reason} <- File.rm(path), do: Disk.disk_error("delete", path, reason)
+  end
+
+  defp replay_all([], state, _lossy), do: {:ok, state, 0}
+
+  defp replay_all([{path, first} | more], state, lossy) do
+    with :ok <- follows(path, first, state),
+         {:ok, fd} <- open_file(path, [:read, :write]) do
+      try do
+        {:ok, size} = :file.position(fd, :eof)
+        {:ok, _} = :file.position(fd, 0)
+        file = %{path: path, fd: fd, size: size, last?: more == [], lossy: lossy}
+
+        with {:ok, state, cut} <- replay_segment(file, %{state | next: first}),
+             :ok <- keep(file) do
+          state = %{state | next: max(state.next, state.after + 1)}
+          if more == [], do: {:ok, state, cut}, else: replay_all(more, state, lossy)
+        end
+      after
+        :file.close(fd)
+      end
+    end
+  end
+
+  defp open_file(path, modes) do
+    with {:error, reason} <- :file.open(path, [:raw, :binary | modes]),
+         do: Disk.disk_error("open", path, reason)
+  end
+
+  # Records that are in the checkpoint need not be there.
+  defp follows(path, first, state) do
+    if first > state.next,
+      do: corrupt(path, 0, "records #{state.next} to #{first - 1} are missing before it"),
+      else: :ok
+  end
+
+  # What the last run did not sync must be on the disk before there is a segment after it.
+  defp keep(%{last?: false}), do: :ok
+
+  defp keep(file) do
+    with {:error, reason} <- :file.datasync(file.fd),
+         do: Disk.disk_error("sync", file.path, reason)
+  end
+
+  defp replay_segment(file, state) do
+    case read(file, "", @header_size) do
+      {:ok, <<@header, bytes::binary>>} -> records(bytes, @header_size, file, state)
+      {:ok, <<"causeway log ", _::16, "\n", _::binary>>} -> newer(file)
+      {:ok, _} -> corrupt(file.path, 0, "header")
+      error -> error
+    end
+  end
+
+  defp newer(file), do: {:error, %Error{reason: {:newer_format, file.path}}}
+
+  # `bytes` begin at `offset` in the file; they are some of what is there.
   defp records(
-         <<crc::32, size::32, n::64, payload::binary-size(size), rest::binary>> = all,
+         <<crc::32, size::64, n::64, body::binary-size(size), rest::binary>> = bytes,
          offset,
-         state,
-         last?
+         file,
+         state
        ) do
     cond do
-      crc != :erlang.crc32(binary_part(all, 4, 12 + size)) -> damaged(all, offset, state, last?)
-      n > state.next -> corrupt(state, offset, "record #{n} where #{state.next} was expected")
-      true -> records(rest, offset + @head + size, take(state, n, payload), last?)
+      crc != checksum(bytes, size) -> damaged("checksum", offset, file, state)
+      n != state.next -> corrupt(file.path, offset, "record #{n} instead of #{state.next}")
+      true -> take(body, rest, offset, file, state)
     end
   end
 
-  defp records(bytes, offset, state, last?), do: damaged(bytes, offset, state, last?)
+  defp records(<<>>, offset, %{size: offset}, state), do: {:ok, state, 0}
 
-  defp take(%{after: after_number} = state, n, _payload) when n <= after_number,
-    do: %{state | next: n + 1}
+  defp records(bytes, offset, file, state) do
+    wanted = wanted(bytes)
 
-  defp take(state, n, payload), do: %{state | next: n + 1, acc: state.fun.(payload, state.acc)}
-
-  defp damaged(bytes, offset, state, last?) do
-    if last? and not intact_after?(bytes, state.next),
-      do: cut(state, offset, byte_size(bytes)),
-      else: corrupt(state, offset, "checksum")
+    if offset + wanted > file.size do
+      damaged("it ends too early", offset, file, state)
+    else
+      with {:ok, bytes} <- read(file, bytes, wanted), do: records(bytes, offset, file, state)
+    end
   end
 
-  defp corrupt(state, offset, what),
-    do: {:error, %Error{reason: {:corrupt, state.path, offset, what}}}
+  defp wanted(<<_::32, size::64, _::binary>>), do: @head + size
+  defp wanted(_), do: @head
+
+  defp checksum(bytes, size), do: bytes |> binary_part(4, @head - 4 + size) |> :erlang.crc32()
+
+  # At least so many bytes in all, or all there are.
+  defp read(file, bytes, wanted) do
+    case :file.read(file.fd, max(wanted - byte_size(bytes), @chunk)) do
+      {:ok, more} -> {:ok, bytes <> more}
+      :eof -> {:ok, bytes}
+      {:error, reason} -> Disk.disk_error("read", file.path, reason)
+    end
+  end
+
+  defp take(body, rest, offset, file, state) do
+    size = @head + byte_size(body)
+    next = %{state | next: state.next + 1, bytes: state.bytes + size}
+
+    case if state.next > state.after, do: deltas(body, state.acc, state.fun), else: :known do
+      {:ok, acc} -> records(rest, offset + size, file, %{next | acc: acc})
+      :known -> records(rest, offset + size, file, next)
+      {:error, error} -> corrupt(file.path, offset, Exception.message(error))
+    end
+  end
+
+  defp deltas(<<size::64, delta::binary-size(size), rest::binary>>, acc, fun) do
+    with {:ok, acc} <- fun.(delta, acc), do: deltas(rest, acc, fun)
+  end
+
+  defp deltas(<<>>, acc, _fun), do: {:ok, acc}
+
+  # ---- damage ----
+
+  defp damaged(what, offset, %{last?: true} = file, state) do
+    with {:ok, after_it?} <- intact_after?(offset, file, state) do
+      if file.lossy or not after_it?, do: cut(offset, file, state), else: torn(what, offset, file)
+    end
+  end
+
+  defp damaged(what, offset, file, _state), do: torn(what, offset, file)
+
+  defp torn(what, offset, file), do: corrupt(file.path, offset, what)
+
+  defp corrupt(path, offset, what), do: {:error, %Error{reason: {:corrupt, path, offset, what}}}
 
   # Whether some later record is whole: then the damage is no interrupted write.
-  defp intact_after?(<<_, bytes::binary>>, next),
-    do: intact?(bytes, next) or intact_after?(bytes, next)
+  defp intact_after?(offset, file, state) do
+    case :file.pread(file.fd, offset + 1, file.size) do
+      {:ok, bytes} -> {:ok, any_intact?(bytes, state.next)}
+      :eof -> {:ok, false}
+      {:error, reason} -> Disk.disk_error("read", file.path, reason)
+    end
+  end
 
-  defp intact_after?(<<>>, _next), do: false
+  defp any_intact?(<<_, rest::binary>> = bytes, next),
+    do: intact?(bytes, next) or any_intact?(rest, next)
 
-  defp intact?(<<crc::32, size::32, n::64, _::binary-size(size), _::binary>> = all, next)
-       when n >= next and n < next + 1_000_000,
-       do: crc == :erlang.crc32(binary_part(all, 4, 12 + size))
+  defp any_intact?(<<>>, _next), do: false
+
+  defp intact?(<<crc::32, size::64, n::64, _::binary-size(size), _::binary>> = bytes, next)
+       when n >= next and n < next + 1_000_000_000,
+       do: crc == checksum(bytes, size)
 
   defp intact?(_, _), do: false
 
-  # An empty header is cut off with its file.
-  defp cut(state, 0, bytes) do
-    with {:error, reason} <- File.rm(state.path),
-         do: Disk.disk_error("delete", state.path, reason),
-         else: (_ -> {:ok, state, bytes})
+  # Nothing is left of it, and the name is needed again.
+  defp cut(@header_size, file, state) do
+    with :ok <- delete(file.path), do: {:ok, state, file.size - @header_size}
   end
 
-  defp cut(state, offset, bytes) do
-    with {:ok, fd} <- :file.open(state.path, [:raw, :read, :write]),
-         {:ok, _} <- :file.position(fd, offset),
-         :ok <- :file.truncate(fd),
-         :ok <- :file.datasync(fd),
-         :ok <- :file.close(fd) do
-      {:ok, state, bytes}
+  defp cut(offset, file, state) do
+    with {:ok, _} <- :file.position(file.fd, offset),
+         :ok <- :file.truncate(file.fd) do
+      {:ok, state, file.size - offset}
     else
-      {:error, reason} -> Disk.disk_error("cut off the torn end of", state.path, reason)
+      {:error, reason} -> Disk.disk_error("cut off the torn end of", file.path, reason)
     end
   end
 end
