@@ -86,7 +86,7 @@ defmodule Causeway.Store.Committer do
   end
 
   defp open(rt, nil) do
-    {doc, version, actor} = Runtime.last(rt) || {Doc.new(rt.opts.replica), 0, rt.opts.replica}
+    {doc, version, actor} = Runtime.last(rt) || new_in_memory(rt.opts.replica)
     {:ok, state(rt, doc, version, actor), %{records: 0, cut: 0}}
   end
 
@@ -100,6 +100,12 @@ defmodule Causeway.Store.Committer do
       state = %{state | disk: disk, log: log, checkpointed: {number, size}}
       {:ok, state, %{records: count, cut: cut}}
     end
+  end
+
+  # Peers may have writes of an earlier run, whose numbers are not known here and must not be used again.
+  defp new_in_memory(replica) do
+    actor = Disk.actor_name(replica)
+    {Doc.new(actor), 0, actor}
   end
 
   defp replay(delta, {doc, count}), do: {Doc.apply_delta!(doc, delta), count + 1}
@@ -259,7 +265,6 @@ defmodule Causeway.Store.Committer do
           else: group |> record_own(state) |> take(doc, delta) |> answer(from, :ok)
 
       {:error, error} ->
-        Events.emit(state.rt.name, :peer_down, %{}, %{peer: nil, reason: error})
         answer(group, from, {:error, error})
     end
   end
@@ -437,8 +442,7 @@ defmodule Causeway.Store.Committer do
   # ---- a new actor ----
 
   defp become_new(%{disk: nil} = state) do
-    suffix = Base.encode32(:rand.bytes(5), case: :lower)
-    {:reply, :ok, rename(state, "#{state.rt.opts.replica}~#{suffix}")}
+    {:reply, :ok, rename(state, Disk.actor_name(state.rt.opts.replica))}
   end
 
   defp become_new(state) do

@@ -106,7 +106,8 @@ defmodule Causeway.Store.Disk do
     end
   end
 
-  defp actor_name(replica),
+  @doc "A name under which nobody has written yet."
+  def actor_name(replica),
     do: replica <> "~" <> Base.encode32(:rand.bytes(5), case: :lower)
 
   # ---- IDENTITY ----
