@@ -42,6 +42,12 @@ defmodule Causeway.Store.Gate do
   def disconnect(rt, peer),
     do: GenServer.call(Runtime.process(rt.name, Gate), {:disconnect, peer})
 
+  @doc "Who has seen more writes of this actor than it knows of, has seen them before a backup was restored."
+  def check_own(rt, hello) do
+    {:ok, clock} = Clock.decode(hello.clock)
+    Committer.seen_elsewhere(rt, Clock.get(clock, Runtime.actor(rt)))
+  end
+
   # ---- the server ----
 
   @impl true
@@ -92,7 +98,6 @@ defmodule Causeway.Store.Gate do
 
   @impl true
   def handle_cast({:welcome, hello}, state) do
-    check_own(state.rt, hello)
     {:noreply, meet(state, hello)}
   end
 
@@ -110,12 +115,6 @@ defmodule Causeway.Store.Gate do
       barred?(rt, hello.store) -> {:error, :disconnected}
       true -> :ok
     end
-  end
-
-  # Who has seen more writes of this actor than it knows of, has seen them before a backup was restored.
-  defp check_own(rt, hello) do
-    {:ok, clock} = Clock.decode(hello.clock)
-    Committer.seen_elsewhere(rt, Clock.get(clock, Runtime.actor(rt)))
   end
 
   # Who has just been heard of can be reached, which the link to it may not know.

@@ -106,32 +106,36 @@ defmodule Causeway.Store.Link do
 
   # ---- connecting ----
 
-  defp connect(%{peer: {name, node}} = state) do
+  defp connect(%{peer: peer} = state) do
     if state.timer, do: Process.cancel_timer(state.timer)
     {doc, version} = Runtime.current(state.rt)
 
-    case Gate.ask_for_feed({name, node}, Gate.hello(state.rt, Doc.clock(doc))) do
-      {:ok, feeder, hello} ->
-        Events.emit(state.rt.name, :peer_up, %{}, %{peer: state.peer, reason: nil})
-        clock = %Clock{bytes: hello.clock}
-        Gate.welcome(state.rt, hello)
-
-        connected = %{
-          state
-          | feeder: feeder,
-            monitor: Process.monitor(feeder),
-            timer: nil,
-            reason: nil,
-            clock: clock,
-            retry: @retry,
-            parts: []
-        }
-
-        connected |> arm(version) |> note()
+    with {:ok, feeder, hello} <- Gate.ask_for_feed(peer, Gate.hello(state.rt, Doc.clock(doc))),
+         {:own, :ok, _} <- {:own, Gate.check_own(state.rt, hello), feeder} do
+      Events.emit(state.rt.name, :peer_up, %{}, %{peer: peer, reason: nil})
+      Gate.welcome(state.rt, hello)
+      state |> connected(feeder, hello) |> arm(version) |> note()
+    else
+      {:own, {:error, error}, feeder} ->
+        Process.exit(feeder, :shutdown)
+        retry(%{state | reason: error})
 
       {:error, reason} ->
         retry(%{state | reason: reason})
     end
+  end
+
+  defp connected(state, feeder, hello) do
+    %{
+      state
+      | feeder: feeder,
+        monitor: Process.monitor(feeder),
+        timer: nil,
+        reason: nil,
+        clock: %Clock{bytes: hello.clock},
+        retry: @retry,
+        parts: []
+    }
   end
 
   defp disconnected(state, reason) do
