@@ -134,6 +134,7 @@ defmodule Causeway.Store.Link do
         reason: nil,
         clock: %Clock{bytes: hello.clock},
         retry: @retry,
+        reconcile: nil,
         parts: []
     }
   end

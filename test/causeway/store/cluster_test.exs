@@ -258,6 +258,39 @@ defmodule Causeway.Store.ClusterTest do
     assert bytes > 0
   end
 
+  test "a peer that was away for long gets what differs", world do
+    {a, b, c} = open(world, [:a, :b, :c])
+    value = String.duplicate("x", 100)
+    update!(a, world, for(i <- 1..5_000, do: {:put, {"away", i}, value}))
+    update!(a, world, for(i <- 1..500, do: {:add, {"away", "set"}, i}))
+    same!([a, b, c], world)
+    %{bytes: before} = from(info(a, world), c)
+    for x <- [a, b], do: cut(x, c)
+
+    for i <- 1..1_000 do
+      update!(a, world, [
+        {:put, {"away", 1 + rem(i, 50)}, i},
+        {:remove, {"away", "set"}, rem(i, 50)}
+      ])
+
+      update!(c, world, [
+        {:delete, {"away", 100 + rem(i, 50)}},
+        {:add, {"away", "set"}, {:c, rem(i, 50)}}
+      ])
+    end
+
+    update!(b, world, {:add, {"away", "set"}, 20})
+    for x <- [a, b], do: heal(x, c)
+    same!([a, b, c], world)
+    assert MapSet.size(get(c, world, {"away", "set"})) in 501..502
+    assert get(a, world, {"away", 120}) == nil
+    assert get(c, world, {"away", 20}) in 951..1_000
+    %{bytes: bytes} = from(info(a, world), c)
+    assert bytes - before < 200_000
+  end
+
+  defp from(info, {_, node}), do: Enum.find(info.peers, &(elem(&1.peer, 1) == node))
+
   test "disconnect is for one peer, connect makes up for it at once", world do
     {a, b, c} = open(world, [:a, :b, :c])
     same!([a, b, c], world)
@@ -617,7 +650,8 @@ defmodule Causeway.Store.ClusterTest do
     same!([a, node], world)
 
     on(node, Supervisor, :stop, [world.name])
-    File.rm_rf!(opts[:dir])
+    # What is not deleted keeps its inodes to itself.
+    File.rename!(opts[:dir], world.dir <> "/lost")
     File.cp_r!(old, opts[:dir])
     # Nobody to ask.
     for peer <- [a, world.b], do: cut(peer, node)
@@ -685,6 +719,10 @@ defmodule Causeway.Store.ClusterTest do
       File.cp_r!(copy, dir)
       File.rm!(dir <> "/IDENTITY")
       File.rename!(copy <> "/IDENTITY", dir <> "/IDENTITY")
+      # Where LOCK says since when it is there, that is the time as well.
+      stat = File.stat!(dir <> "/IDENTITY", time: :posix)
+      stamp = "#{stat.major_device} #{stat.inode} #{stat.ctime}\n"
+      if File.stat!(dir <> "/LOCK").size > 0, do: File.write!(dir <> "/LOCK", stamp)
     end
   end
 end

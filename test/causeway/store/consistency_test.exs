@@ -25,7 +25,12 @@ defmodule Causeway.Store.ConsistencyTest do
   end
 
   defp run(n, disks?) do
-    dir = Path.join(System.tmp_dir!(), "causeway-#{System.pid()}-#{System.unique_integer([:positive])}")
+    dir =
+      Path.join(
+        System.tmp_dir!(),
+        "causeway-#{System.pid()}-#{System.unique_integer([:positive])}"
+      )
+
     names = for i <- 1..n, do: :"#{__MODULE__}.#{System.unique_integer([:positive])}.#{i}"
     world = for name <- names, into: %{}, do: {name, options(name, names, disks? && dir)}
     for {_, opts} <- world, do: open(opts)
