@@ -401,7 +401,7 @@ static bool is_simple_atom(struct cw_bytes s) {
            cw_bytes_eq(s, cw_bytes("false", 5));
 }
 
-static void check_atom(struct cw_reader *r, const struct cw_token *t) {
+static CW_NOINLINE void check_atom(struct cw_reader *r, const struct cw_token *t) {
     uint8_t plain[4 * CW_ATOM_MAX + 1];
     struct cw_bytes s = t->s;
     if (s.n > 2 * 4 * CW_ATOM_MAX) {
