@@ -1,7 +1,5 @@
 #include "cw_forest.h"
 
-#define BOX_BIT ((uintptr_t)1)
-
 /* ---- versions ---- */
 
 static void push_request(struct cw_forest *forest, struct cw_request *rq) {
@@ -108,12 +106,12 @@ static bool sweep(struct cw_forest *forest, size_t *budget) {
 /* ---- reclamation ---- */
 
 static uint64_t retired_birth(uintptr_t at) {
-    return *(const uint64_t *)(at & ~BOX_BIT);
+    return *(const uint64_t *)(at & ~CW_BOX_BIT);
 }
 
 static void free_retired(struct cw_forest *forest, uintptr_t at) {
-    if (at & BOX_BIT)
-        cw_free(forest->mem, (void *)(at & ~BOX_BIT));
+    if (at & CW_BOX_BIT)
+        cw_free(forest->mem, (void *)(at & ~CW_BOX_BIT));
     else
         doom(forest, (struct cw_node *)at, ALONE);
 }
@@ -157,7 +155,7 @@ static void filter_some(struct cw_forest *forest, struct cw_retired *list, uint6
     if (n > CW_FOREST_LOOKS)
         n = CW_FOREST_LOOKS;
     for (uint32_t i = from; i < from + n; i++) /* they have not been looked at for a while */
-        __builtin_prefetch((const void *)(list->at[i] & ~BOX_BIT), 1);
+        __builtin_prefetch((const void *)(list->at[i] & ~CW_BOX_BIT), 1);
     for (uint32_t i = from; i < from + n; i++) {
         if (retired_birth(list->at[i]) > after)
             free_retired(forest, list->at[i]);

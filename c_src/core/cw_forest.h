@@ -23,6 +23,8 @@
 
 #include "cw_node.h"
 
+#define CW_BOX_BIT ((uintptr_t)1)
+
 /* What a version retired: node pointers, or box pointers with the low bit set. It is made in one
  * block with its version, and may have to outlive it. */
 struct cw_retired {
