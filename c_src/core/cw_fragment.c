@@ -66,6 +66,23 @@ enum cw_err cw_fragment_end(struct cw_fragment_writer *w) {
     return err ? err : w->out->err;
 }
 
+enum cw_err cw_fragment_write(const struct cw_fragment *f, struct cw_buf *out) {
+    struct cw_fragment_writer w;
+    cw_fragment_begin(&w, out, f->from, f->to, f->net);
+    for (size_t i = 0; i < f->n; i++) {
+        const struct cw_area *area = &f->areas[i];
+        const struct cw_piece *p = f->pieces + area->first;
+        if (!area->below) {
+            cw_fragment_key(&w, area->key, area->n ? &p->payload : NULL);
+            continue;
+        }
+        cw_fragment_below(&w, area->key, area->n);
+        for (size_t k = 0; k < area->n; k++)
+            cw_fragment_cell(&w, p[k].key, p[k].payload);
+    }
+    return cw_fragment_end(&w);
+}
+
 /* ---- reading ---- */
 
 struct decode {
@@ -83,19 +100,16 @@ static void fail(struct decode *d, enum cw_err err) {
     cw_reader_fail(&d->r, err);
 }
 
+/* Room for one more than `n` in an array of `*cap`. */
 static bool grow(struct decode *d, void **at, size_t n, size_t *cap, size_t size) {
     if (n < *cap)
         return true;
-    size_t to = *cap ? *cap * 2 : 4;
-    void *p = cw_arena_alloc(&d->f->arena, to * size);
+    void *p = cw_arena_grow(&d->f->arena, *at, cap, size, 4);
     if (!p) {
         fail(d, CW_ENOMEM);
         return false;
     }
-    if (n)
-        memcpy(p, *at, n * size);
     *at = p;
-    *cap = to;
     return true;
 }
 

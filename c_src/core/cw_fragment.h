@@ -73,4 +73,7 @@ void cw_fragment_cell(struct cw_fragment_writer *w, struct cw_bytes key, struct 
 /* Also on failure; returns the error of `out`, which then holds nothing of use. */
 enum cw_err cw_fragment_end(struct cw_fragment_writer *w);
 
+/* All of that: a whole fragment. */
+enum cw_err cw_fragment_write(const struct cw_fragment *f, struct cw_buf *out);
+
 #endif

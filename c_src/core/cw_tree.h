@@ -45,7 +45,8 @@ struct cw_tree *cw_tree_new(const struct cw_mem *mem);
 /* One more reference; returns `tree`. */
 struct cw_tree *cw_tree_retain(struct cw_tree *tree);
 
-/* Gives one reference back; NULL is ignored. Memory is reclaimed by cw_tree_reclaim. */
+/* Gives one reference back; NULL is ignored. What no version needs any more is freed before it
+ * returns, unless another thread is at that already. */
 void cw_tree_release(struct cw_tree *tree);
 
 /* cw_tree_release, then reclaims what no version needs any more, at most about `budget` nodes now

@@ -1,9 +1,9 @@
 /* cw_fragment and cw_wire: random fragments of every kind of cell, there and back; what is refused.
  */
-#include "fragments.h"
 #include "random_terms.h"
 
 #include "../../c_src/core/cw_doc.h"
+#include "../../c_src/core/cw_fragment.h"
 #include "../../c_src/core/cw_hlc.h"
 #include "../../c_src/core/cw_tree.h"
 
@@ -312,7 +312,7 @@ static enum cw_err read_bytes(struct cw_bytes s) {
     if (err)
         return err;
     struct cw_buf again = new_buf();
-    CHECK_OK(fragment_write(&f, &again));
+    CHECK_OK(cw_fragment_write(&f, &again));
     CHECK(cw_bytes_eq(s, cw_buf_slice(&again, 0)));
     cw_buf_free(&again);
     cw_fragment_free(&f);
@@ -327,7 +327,7 @@ static void test_round_trip(void) {
         struct cw_fragment f;
         struct cw_buf buf = new_buf();
         make(&m, CELLS, i % 5 ? 20 : CW_COUNTER_MAX);
-        CHECK_OK(fragment_write(&m.f, &buf));
+        CHECK_OK(cw_fragment_write(&m.f, &buf));
         CHECK_OK(cw_fragment_read(&f, &check_mem, SIZE_MAX, cw_buf_slice(&buf, 0)));
         same_fragment(&m.f, &f);
         CHECK(f.hlc == greatest_stamp(&m.f));
@@ -353,7 +353,7 @@ static void test_truncations(void) {
     for (int i = 0; i < check_rounds(60); i++) {
         struct cw_buf buf = new_buf();
         make(&m, 12, 20);
-        CHECK_OK(fragment_write(&m.f, &buf));
+        CHECK_OK(cw_fragment_write(&m.f, &buf));
         for (size_t n = 0; n < buf.n; n++)
             CHECK(read_copy(cw_buf_slice(&buf, 0), n) != CW_OK);
         cw_buf_byte(&buf, 0);
@@ -388,7 +388,7 @@ static void test_mutations(void) {
     for (int i = 0; i < check_rounds(40); i++) {
         struct cw_buf buf = new_buf();
         make(&m, 4, 20);
-        CHECK_OK(fragment_write(&m.f, &buf));
+        CHECK_OK(cw_fragment_write(&m.f, &buf));
         for (size_t k = 0; k < buf.n && k < 300; k++) {
             uint8_t was = buf.p[k];
             for (int b = 0; b < 8; b++) {
@@ -418,7 +418,7 @@ static enum cw_err write_again(struct cw_bytes s) {
     struct cw_fragment f;
     struct cw_buf out = new_buf();
     CHECK_OK(cw_fragment_read(&f, &cw_mem_std, SIZE_MAX, s)); /* whose memory never fails */
-    enum cw_err err = fragment_write(&f, &out);
+    enum cw_err err = cw_fragment_write(&f, &out);
     CHECK(err || cw_bytes_eq(cw_buf_slice(&out, 0), s));
     cw_buf_free(&out);
     cw_fragment_free(&f);
@@ -451,7 +451,7 @@ static void test_no_memory(void) {
     for (int i = 0; i < check_rounds(20); i++) {
         struct cw_buf buf = new_buf();
         make(&m, CELLS, 20);
-        CHECK_OK(fragment_write(&m.f, &buf));
+        CHECK_OK(cw_fragment_write(&m.f, &buf));
         without_memory(read_only, cw_buf_slice(&buf, 0));
         without_memory(write_again, cw_buf_slice(&buf, 0));
         without_memory(join_itself, cw_buf_slice(&buf, 0));
