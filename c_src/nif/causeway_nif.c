@@ -51,12 +51,18 @@ ERL_NIF_TERM nif_go_dirty(ErlNifEnv *env, const char *name, nif_fn *fn, int argc
     return enif_schedule_nif(env, name, ERL_NIF_DIRTY_JOB_CPU_BOUND, fn, argc, argv);
 }
 
-void nif_report(ErlNifEnv *env, ErlNifTime began) {
+/* A percent of a timeslice, which is a millisecond. */
+#define PERCENT 10000u
+
+void nif_spend(ErlNifEnv *env, uint64_t ns) {
+    static _Thread_local uint64_t spent; /* of the scheduler, whichever process it was for */
     if (nif_is_dirty())
         return;
-    ErlNifTime percent = (enif_monotonic_time(ERL_NIF_USEC) - began) / 10; /* of a millisecond */
-    if (percent > 0)
-        enif_consume_timeslice(env, percent > 100 ? 100 : (int)percent);
+    spent += ns;
+    if (spent < PERCENT)
+        return;
+    enif_consume_timeslice(env, spent > 100 * PERCENT ? 100 : (int)(spent / PERCENT));
+    spent %= PERCENT;
 }
 
 /* ---- failures ---- */

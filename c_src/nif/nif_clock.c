@@ -24,10 +24,12 @@ ERL_NIF_TERM nif_clock_merge(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]
         return enif_make_badarg(env);
     if (a.n + b.n > nif_bytes())
         return nif_go_dirty(env, "clock_merge", nif_clock_merge, argc, argv);
+    ErlNifTime began = nif_begin(a.n + b.n);
     cw_buf_init(&out, &nif_mem, space, sizeof space);
     enum cw_err err = cw_clock_merge(&nif_mem, a, b, &out);
     ERL_NIF_TERM term = err ? nif_error(env, err) : nif_make_binary(env, cw_buf_slice(&out, 0));
     cw_buf_free(&out);
+    nif_report(env, began);
     return term;
 }
 
@@ -43,7 +45,9 @@ ERL_NIF_TERM nif_clock_compare(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv
         return enif_make_badarg(env);
     if (x.n + y.n > nif_bytes())
         return nif_go_dirty(env, "clock_compare", nif_clock_compare, argc, argv);
+    ErlNifTime began = nif_begin(x.n + y.n);
     enum cw_err err = cw_clock_compare(&nif_mem, x, y, &order);
+    nif_report(env, began);
     return err ? nif_error(env, err) : names[order];
 }
 
@@ -70,11 +74,13 @@ ERL_NIF_TERM nif_clock_to_list(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv
         return enif_make_badarg(env);
     if (s.n > nif_bytes())
         return nif_go_dirty(env, "clock_to_list", nif_clock_to_list, argc, argv);
+    ErlNifTime began = nif_begin(s.n);
     enum cw_err err = cw_clock_read(&nif_mem, s, &vv);
     if (err)
         return nif_error(env, err);
     err = make_entries(&read, vv, &list);
     cw_vv_release(vv);
+    nif_report(env, began);
     return !err                   ? list
            : err == CW_EMALFORMED ? nif_error_atom(env, ATOM(env, unknown_atom), read.unknown)
                                   : nif_error(env, err);
@@ -155,7 +161,9 @@ ERL_NIF_TERM nif_clock_from_list(ErlNifEnv *env, int argc, const ERL_NIF_TERM ar
         return enif_make_badarg(env);
     if (n > ENTRIES && !nif_is_dirty())
         return nif_go_dirty(env, "clock_from_list", nif_clock_from_list, argc, argv);
+    ErlNifTime began = nif_now();
     enum cw_err err = get_clock(env, argv[0], n, &vv, &bad);
+    nif_report(env, began);
     if (err)
         return err == CW_EMALFORMED ? nif_error_atom(env, ATOM(env, bad_entry), bad)
                                     : nif_error(env, err);

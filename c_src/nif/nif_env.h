@@ -84,8 +84,28 @@ typedef ERL_NIF_TERM nif_fn(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 ERL_NIF_TERM nif_go_dirty(ErlNifEnv *env, const char *name, nif_fn *fn, int argc,
                           const ERL_NIF_TERM argv[]);
 
-/* Tells the scheduler what a call cost, by the clock. */
-void nif_report(ErlNifEnv *env, ErlNifTime began);
+/* Every call whose cost varies tells the scheduler what it cost, so that a process that makes many
+ * in a row gives way in time. The clock is not read, as that would take a good part of the call's
+ * own time, before it shows that there is much to do. What is less than the scheduler counts is
+ * kept for the next time. */
+void nif_spend(ErlNifEnv *env, uint64_t ns);
+
+static inline ErlNifTime nif_now(void) {
+    return enif_monotonic_time(ERL_NIF_NSEC);
+}
+
+/* The time, of a call on so many bytes, or cells at NIF_CELL bytes each; 0 when they are few. */
+#define NIF_SMALL 256u
+#define NIF_CELL 16u
+static inline ErlNifTime nif_begin(size_t size) {
+    return size < NIF_SMALL ? 0 : nif_now();
+}
+
+/* What has passed since `began`, unless that is 0. */
+static inline void nif_report(ErlNifEnv *env, ErlNifTime began) {
+    if (began)
+        nif_spend(env, (uint64_t)(nif_now() - began));
+}
 
 /* ---- failures ---- */
 

@@ -38,7 +38,7 @@ static enum cw_err encode(struct nif_ops *ops, ERL_NIF_TERM term, enum cw_encodi
     size_t most = enc == CW_KEY ? CW_KEY_MAX : CW_PAYLOAD_MAX;
     bool final = most <= ops->limit;
     cw_buf_init(&buf, ops->arena->mem, space, sizeof space);
-    struct nif_put put = {ops->env, &buf, enc, final ? most : ops->limit, term};
+    struct nif_put put = {ops->env, &buf, enc, final ? most : ops->limit, term, ops->began};
     enum cw_err err = nif_put_term(&put, term);
     if (!err) {
         *out = cw_arena_copy(ops->arena, cw_buf_slice(&buf, 0));
@@ -49,6 +49,7 @@ static enum cw_err encode(struct nif_ops *ops, ERL_NIF_TERM term, enum cw_encodi
     }
     if (err == CW_EMALFORMED)
         ops->bad = put.bad;
+    ops->began = put.began;
     if (ops->limit != SIZE_MAX)
         ops->limit -= buf.n < ops->limit ? buf.n : ops->limit;
     cw_buf_free(&buf);
@@ -67,6 +68,7 @@ enum cw_err nif_get_path(ErlNifEnv *env, struct cw_arena *arena, ERL_NIF_TERM li
         else
             err = encode(&ops, head, CW_KEY, &path->fields[path->n++]);
     }
+    nif_report(env, ops.began);
     *bad = ops.bad;
     return err ? err : enif_is_empty_list(env, list) ? CW_OK : CW_EPATH;
 }
@@ -126,6 +128,9 @@ static enum cw_err get_steps(struct nif_ops *ops, const struct base *base, ERL_N
     return err;
 }
 
+/* As many are read and done faster than the clock is worth. */
+#define FEW_OPS 4
+
 static enum cw_err add_op(struct nif_ops *ops, const struct cw_op *op) {
     if (ops->n == ops->cap) {
         size_t cap = ops->cap ? ops->cap * 2 : 4;
@@ -138,6 +143,8 @@ static enum cw_err add_op(struct nif_ops *ops, const struct cw_op *op) {
         ops->cap = cap;
     }
     ops->ops[ops->n++] = *op;
+    if (ops->n > FEW_OPS && !ops->began)
+        ops->began = nif_now();
     return CW_OK;
 }
 

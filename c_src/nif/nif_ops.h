@@ -23,6 +23,7 @@ struct nif_ops {
     ErlNifEnv *env;
     struct cw_arena *arena;
     size_t limit;      /* bytes of terms; SIZE_MAX lifts that of operations as well */
+    ErlNifTime began;  /* 0 while there is too little to be worth the time it takes */
     size_t seen;       /* operations, with those that hold others */
     struct cw_op *ops; /* in the arena */
     size_t n;

@@ -209,6 +209,8 @@ static enum cw_err put_nested(struct nif_put *put, ERL_NIF_TERM term, int depth)
     if (depth > CW_TERM_DEPTH)
         return CW_ELIMIT;
     enum cw_err err = put_any(put, term, depth);
+    if (!put->began)
+        put->began = nif_begin(put->buf->n);
     if (err)
         return err;
     return put->buf->err ? put->buf->err : put->buf->n > put->limit ? CW_EBUDGET : CW_OK;
@@ -219,7 +221,7 @@ enum cw_err nif_put_term(struct nif_put *put, ERL_NIF_TERM term) {
 }
 
 enum cw_err nif_put_name(ErlNifEnv *env, struct cw_buf *buf, ERL_NIF_TERM term) {
-    struct nif_put put = {env, buf, CW_KEY, CW_NAME_MAX, term};
+    struct nif_put put = {env, buf, CW_KEY, CW_NAME_MAX, term, 0};
     if (!enif_is_atom(env, term) && !enif_is_binary(env, term))
         return CW_EMALFORMED;
     if (term == ATOM(env, nil) || term == ATOM(env, true) || term == ATOM(env, false))
@@ -433,7 +435,7 @@ static bool make_nested(struct make *mk, ERL_NIF_TERM *term) {
 }
 
 struct nif_read nif_read(ErlNifEnv *env, ERL_NIF_TERM new_atoms) {
-    return (struct nif_read){env, new_atoms == ATOM(env, true), nif_bytes(), ATOM(env, nil)};
+    return (struct nif_read){env, new_atoms == ATOM(env, true), nif_bytes(), ATOM(env, nil), 0};
 }
 
 static enum cw_err make_first(struct nif_read *read, struct cw_reader *r, enum cw_encoding enc,
@@ -456,6 +458,8 @@ static bool spend(struct nif_read *read, size_t n) {
 enum cw_err nif_make_term(struct nif_read *read, struct cw_bytes s, enum cw_encoding enc,
                           ERL_NIF_TERM *term) {
     struct cw_reader r = cw_reader(s);
+    if (!read->began)
+        read->began = nif_begin(s.n);
     return spend(read, enc == CW_VALUE ? 4 * s.n : s.n) ? make_first(read, &r, enc, term)
                                                         : CW_EBUDGET;
 }
@@ -467,7 +471,7 @@ enum cw_err nif_make_first(struct nif_read *read, struct cw_reader *r, ERL_NIF_T
 }
 
 ERL_NIF_TERM nif_make_name(ErlNifEnv *env, const struct cw_name *name) {
-    struct nif_read read = {env, false, SIZE_MAX, ATOM(env, nil)};
+    struct nif_read read = {env, false, SIZE_MAX, ATOM(env, nil), 0};
     ERL_NIF_TERM term;
     return nif_make_term(&read, cw_name_bytes(name), CW_KEY, &term) ? read.unknown : term;
 }

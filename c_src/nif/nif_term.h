@@ -12,6 +12,7 @@ struct nif_put {
     enum cw_encoding enc;
     size_t limit;     /* bytes; CW_EBUDGET beyond */
     ERL_NIF_TERM bad; /* CW_EMALFORMED: the part that cannot be encoded */
+    ErlNifTime began; /* 0 while it is small */
 };
 
 /* Appends a term. CW_EMALFORMED for a pid, a function, an improper list ... inside it (`bad`),
@@ -24,6 +25,7 @@ struct nif_read {
                      * strangers cannot fill its table */
     size_t limit;   /* bytes, those of values count four times; CW_EBUDGET beyond */
     ERL_NIF_TERM unknown; /* CW_EMALFORMED: the atom's name */
+    ErlNifTime began;     /* 0 while nothing was read that is worth reporting */
 };
 
 /* With the limit of the scheduler at hand; `new_atoms` is true or something else. */

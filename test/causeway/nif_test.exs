@@ -487,6 +487,56 @@ defmodule Causeway.NifTest do
       end
     end
 
+    # None of these is too long for a normal scheduler, but many in a row are, unless each says what it cost.
+    test "many calls in a row" do
+      {s, m, c, empty} = {set(1000), map(500), map(12), Doc.new("a")}
+      other = s |> Doc.fork("b") |> Doc.update(for i <- 1..250, do: {:add, [:s], -i})
+      delta = Doc.delta(other, since: s)
+      names = for i <- 1..1000, do: {"replica #{i}", i}
+      {v, w} = {:causeway_clock.new(names), :causeway_clock.new([{"x", 1} | names])}
+      {few, more} = {:causeway_clock.new(Enum.take(names, 8)), :causeway_clock.new([{"x", 1}])}
+      large = Doc.update(empty, {:put, [:x], Enum.to_list(1..1000)})
+      path = [Map.new(1..600, &{&1, &1})]
+
+      for {name, args} <- [
+            doc_update: [m.ref, {:put, [:m, 1], 2}],
+            doc_update: [m.ref, for(i <- 1..100, do: {:put, [:m, i], 2})],
+            doc_update: [m.ref, {:put, [:m, 1], Enum.to_list(1..2000)}],
+            doc_update: [c.ref, {:delete, [:m]}],
+            doc_update: [m.ref, {:put, path, 1}],
+            doc_merge: [s.ref, other.ref],
+            doc_get: [m.ref, [], nil, false],
+            doc_get: [c.ref, [], nil, false],
+            doc_get: [m.ref, [:m, 1], nil, false],
+            doc_get: [s.ref, [:s], nil, false],
+            doc_get: [large.ref, [:x], nil, false],
+            doc_get: [m.ref, path, nil, false],
+            doc_member: [s.ref, [:s], hd(path)],
+            doc_hash: [m.ref, path],
+            doc_diff: [s.ref, other.ref, false],
+            doc_encode: [s.ref],
+            doc_delta: [s.ref, Clock.new().bytes],
+            doc_delta_between: [s.ref, other.ref],
+            doc_apply: [s.ref, delta],
+            doc_info: [s.ref],
+            fragment_join: [Doc.encode(s), delta],
+            clock_merge: [v, w],
+            clock_merge: [few, more],
+            clock_compare: [v, w],
+            clock_to_list: [v],
+            clock_from_list: [names]
+          ] do
+        call = nif(name, args)
+        {us, _} = :timer.tc(fn -> for _ <- 1..5, do: call.() end)
+        calls = div(5 * 100_000, us + 1) + 100
+        {slice, _} = Slices.measure_below(fn -> again(call, calls) end, 10_000, 7)
+        assert slice <= 10_000, "#{name} #{inspect(args, limit: 3)}: #{slice} us without a break"
+      end
+    end
+
+    defp again(_call, 0), do: :ok
+    defp again(call, n), do: call.() && again(call, n - 1)
+
     test "documents that have nothing in common" do
       check(:merge, nif(:doc_merge, [set(1_000_000).ref, map(1_000_000, "b").ref]))
     end
