@@ -261,7 +261,7 @@ static ERL_NIF_TERM member(ErlNifEnv *env, const struct cw_doc *doc, const struc
     struct cw_buf elem;
     uint8_t space[256];
     cw_buf_init(&elem, &nif_mem, space, sizeof space);
-    struct nif_put put = {env, &elem, CW_KEY, CW_KEY_MAX, term, 0};
+    struct nif_put put = {env, &elem, CW_KEY, CW_KEY_MAX, term, 0, 0};
     enum cw_err err = nif_put_term(&put, term);
     bool has =
         !err && cw_doc_has_element(doc, cw_buf_slice(&f->key, 0), f->kind, cw_buf_slice(&elem, 0));

@@ -107,11 +107,11 @@ static enum cw_err put_binary(struct nif_put *put, ERL_NIF_TERM term) {
     return CW_OK;
 }
 
-/* No further than the limit: an element takes a byte at least. */
+/* No further than the limit, with the lists and maps around it and before. */
 static enum cw_err list_length(struct nif_put *put, ERL_NIF_TERM term, size_t *n) {
     ERL_NIF_TERM head, rest = term;
     for (*n = 0; enif_get_list_cell(put->env, rest, &head, &rest); ++*n)
-        if (*n == put->limit)
+        if (put->counted++ == put->limit)
             return CW_EBUDGET;
     return enif_is_empty_list(put->env, rest) ? CW_OK : unencodable(put, term);
 }
@@ -161,8 +161,9 @@ static enum cw_err put_map(struct nif_put *put, ERL_NIF_TERM term, int depth) {
     size_t n;
     ErlNifMapIterator it;
     enif_get_map_size(put->env, term, &n);
-    if (n > put->limit)
+    if (n > put->limit - put->counted)
         return CW_EBUDGET;
+    put->counted += n;
     struct cw_pair *pairs = enif_alloc((n + 1) * sizeof *pairs);
     if (!pairs)
         return CW_ENOMEM;
@@ -221,7 +222,7 @@ enum cw_err nif_put_term(struct nif_put *put, ERL_NIF_TERM term) {
 }
 
 enum cw_err nif_put_name(ErlNifEnv *env, struct cw_buf *buf, ERL_NIF_TERM term) {
-    struct nif_put put = {env, buf, CW_KEY, CW_NAME_MAX, term, 0};
+    struct nif_put put = {env, buf, CW_KEY, CW_NAME_MAX, term, 0, 0};
     if (!enif_is_atom(env, term) && !enif_is_binary(env, term))
         return CW_EMALFORMED;
     if (term == ATOM(env, nil) || term == ATOM(env, true) || term == ATOM(env, false))

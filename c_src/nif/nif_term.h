@@ -13,6 +13,7 @@ struct nif_put {
     size_t limit;     /* bytes; CW_EBUDGET beyond */
     ERL_NIF_TERM bad; /* CW_EMALFORMED: the part that cannot be encoded */
     ErlNifTime began; /* 0 while it is small */
+    size_t counted;   /* elements, of which each takes a byte at least */
 };
 
 /* Appends a term. CW_EMALFORMED for a pid, a function, an improper list ... inside it (`bad`),

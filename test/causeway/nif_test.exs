@@ -583,6 +583,27 @@ defmodule Causeway.NifTest do
       )
     end
 
+    # Each field is short enough for a key, all of them are not.
+    test "paths of large terms" do
+      doc = Doc.update(Doc.new("a"), [{:put, [:x], 1}, {:add, [:s], 1}])
+      keys = Map.new(1..1400, &{&1, &1})
+      wide = Enum.reduce(1..60, 0, fn _, term -> [term | Enum.to_list(1..4000)] end)
+
+      for field <- [keys, wide, List.duplicate(nil, 8000)] do
+        path = List.duplicate(field, 64)
+        check(:get, nif(:doc_get, [doc.ref, path, nil, false]))
+        check(:member, nif(:doc_member, [doc.ref, path, 1]))
+        check(:element, nif(:doc_member, [doc.ref, [:s], path]))
+        check(:rights, nif(:doc_rights, [doc.ref, path]))
+        check(:hash, nif(:doc_hash, [doc.ref, path]))
+        check(:put, nif(:doc_update, [doc.ref, {:put, path, 1}]))
+        check(:value, nif(:doc_update, [doc.ref, {:put, [:x], path}]))
+        assert :causeway_nif.doc_get(doc.ref, path, nil, false) == :absent
+        assert Doc.hash(doc, path) == <<0::128>>
+        assert {:error, %{reason: {:too_large, _}}} = Doc.try_update(doc, {:put, path, 1})
+      end
+    end
+
     test "many replicas" do
       counters = for i <- 1..20_000, do: {"replica #{i}", i}
       {a, b} = {:causeway_clock.new(counters), :causeway_clock.new([{"x", 1} | counters])}
