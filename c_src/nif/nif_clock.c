@@ -135,14 +135,19 @@ static enum cw_err tidy(struct cw_vv *vv) {
     return err;
 }
 
-/* CW_EMALFORMED: `bad` is no entry. */
+/* CW_EMALFORMED: `bad` is no entry. CW_EBUDGET: the names are long. */
 static enum cw_err get_clock(ErlNifEnv *env, ERL_NIF_TERM list, unsigned n, struct cw_vv **out,
                              ERL_NIF_TERM *bad) {
     struct cw_vv *vv = cw_vv_new(&nif_mem, n);
     enum cw_err err = vv ? CW_OK : CW_ENOMEM;
+    size_t bytes = 0;
     while (!err && enif_get_list_cell(env, list, bad, &list)) {
         err = get_entry(env, *bad, &vv->at[vv->n]);
-        vv->n += !err;
+        if (err)
+            break;
+        bytes += vv->at[vv->n++].name->len;
+        if (bytes > nif_bytes())
+            err = CW_EBUDGET;
     }
     if (!err)
         err = tidy(vv);
@@ -153,17 +158,26 @@ static enum cw_err get_clock(ErlNifEnv *env, ERL_NIF_TERM list, unsigned n, stru
     return err;
 }
 
+/* Counts the cells of a list, up to one more than `most`; false when it is none. */
+static bool count_cells(ErlNifEnv *env, ERL_NIF_TERM list, unsigned most, unsigned *n) {
+    ERL_NIF_TERM head;
+    *n = 0;
+    while (*n <= most && enif_get_list_cell(env, list, &head, &list))
+        ++*n;
+    return *n > most || enif_is_empty_list(env, list);
+}
+
 ERL_NIF_TERM nif_clock_from_list(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     struct cw_vv *vv;
     ERL_NIF_TERM bad;
-    unsigned n;
-    if (!enif_get_list_length(env, argv[0], &n) || n > CW_REPLICAS_MAX)
-        return enif_make_badarg(env);
-    if (n > ENTRIES && !nif_is_dirty())
-        return nif_go_dirty(env, "clock_from_list", nif_clock_from_list, argc, argv);
+    unsigned n, most = nif_is_dirty() ? CW_REPLICAS_MAX : ENTRIES;
     ErlNifTime began = nif_now();
-    enum cw_err err = get_clock(env, argv[0], n, &vv, &bad);
+    if (!count_cells(env, argv[0], most, &n) || n > CW_REPLICAS_MAX)
+        return enif_make_badarg(env);
+    enum cw_err err = n > most ? CW_EBUDGET : get_clock(env, argv[0], n, &vv, &bad);
     nif_report(env, began);
+    if (err == CW_EBUDGET)
+        return nif_go_dirty(env, "clock_from_list", nif_clock_from_list, argc, argv);
     if (err)
         return err == CW_EMALFORMED ? nif_error_atom(env, ATOM(env, bad_entry), bad)
                                     : nif_error(env, err);

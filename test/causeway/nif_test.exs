@@ -608,11 +608,19 @@ defmodule Causeway.NifTest do
       counters = for i <- 1..20_000, do: {"replica #{i}", i}
       {a, b} = {:causeway_clock.new(counters), :causeway_clock.new([{"x", 1} | counters])}
       check(:new, nif(:clock_from_list, [counters]))
+      long = for i <- 1..1000, do: {String.pad_leading("#{i}", 1000), i}
+      check(:new, nif(:clock_from_list, [long]))
+      assert_raise ArgumentError, fn -> :causeway_clock.new([{"a", 1} | :rest]) end
+      assert_raise ArgumentError, fn -> :causeway_clock.new(long ++ [{"a", 1} | :rest]) end
       check(:merge, nif(:clock_merge, [a, b]))
       check(:merge_same, nif(:clock_merge, [a, a]))
       check(:compare, nif(:clock_compare, [a, b]))
       check(:to_list, nif(:clock_to_list, [a]))
       check(:delta, nif(:doc_delta, [Doc.new("a").ref, a]))
+      too_many = List.duplicate({"a", 1}, (1 <<< 24) + 1)
+      refused = fn -> catch_error(:causeway_nif.clock_from_list(too_many)) end
+      assert refused.() == :badarg
+      check(:too_many, refused)
     end
   end
 end
