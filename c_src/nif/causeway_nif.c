@@ -8,6 +8,7 @@
 #include "nif_doc.h"
 #include "nif_lock.h"
 #include "nif_reaper.h"
+#include "nif_term.h"
 
 /* Nodes that the drop of a handle frees at once; more go to the reaper. */
 #define RELEASE_NODES 256
@@ -116,6 +117,21 @@ static bool set_secret(ErlNifEnv *env, ERL_NIF_TERM info) {
     return true;
 }
 
+static bool make_constants(struct nif_lib *lib) {
+    lib->constants = enif_alloc_env();
+    if (!lib->constants)
+        return false;
+    lib->too_large = nif_make_too_large(lib->constants, false);
+    lib->too_small = nif_make_too_large(lib->constants, true);
+    return lib->too_large && lib->too_small;
+}
+
+static void free_lib(struct nif_lib *lib) {
+    if (lib->constants)
+        enif_free_env(lib->constants);
+    enif_free(lib);
+}
+
 static int load(ErlNifEnv *env, void **priv, ERL_NIF_TERM info) {
     ErlNifResourceFlags flags = ERL_NIF_RT_CREATE | ERL_NIF_RT_TAKEOVER;
     if (!set_secret(env, info))
@@ -125,12 +141,13 @@ static int load(ErlNifEnv *env, void **priv, ERL_NIF_TERM info) {
     struct nif_lib *lib = enif_alloc(sizeof *lib);
     if (!lib)
         return 3;
+    *lib = (struct nif_lib){.constants = NULL};
     fill_atoms(env, &lib->atoms);
     lib->doc_type = enif_open_resource_type(env, NULL, "causeway_doc", doc_destroy, flags, NULL);
     lib->lock_type =
         enif_open_resource_type(env, NULL, "causeway_lock", nif_lock_destroy, flags, NULL);
-    if (!lib->doc_type || !lib->lock_type) {
-        enif_free(lib);
+    if (!lib->doc_type || !lib->lock_type || !make_constants(lib)) {
+        free_lib(lib);
         return 4;
     }
     *priv = lib;
@@ -145,7 +162,7 @@ static int upgrade(ErlNifEnv *env, void **priv, void **old_priv, ERL_NIF_TERM in
 
 static void unload(ErlNifEnv *env, void *priv) {
     (void)env;
-    enif_free(priv);
+    free_lib(priv);
 }
 
 static ErlNifFunc calls[] = {

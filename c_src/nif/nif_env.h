@@ -33,6 +33,9 @@ struct nif_lib {
     struct nif_atoms atoms;
     ErlNifResourceType *doc_type;
     ErlNifResourceType *lock_type;
+    ErlNifEnv *constants; /* holds these two: the integers nearest to zero that are too large */
+    ERL_NIF_TERM too_large;
+    ERL_NIF_TERM too_small;
 };
 
 static inline const struct nif_lib *nif_lib(ErlNifEnv *env) {

@@ -90,6 +90,10 @@ static enum cw_err put_integer(struct nif_put *put, ERL_NIF_TERM term) {
         cw_put_int(put->buf, put->enc, v);
         return CW_OK;
     }
+    const struct nif_lib *lib =
+        nif_lib(put->env); /* to compare costs nothing, to convert it does */
+    if (enif_compare(term, lib->too_large) >= 0 || enif_compare(term, lib->too_small) <= 0)
+        return CW_ELIMIT;
     if (!enif_term_to_binary(put->env, term, &bin))
         return CW_ENOMEM;
     enum cw_err err = put_etf_big(put, term, cw_bytes(bin.data, bin.size));
@@ -313,6 +317,18 @@ static bool make_big(ErlNifEnv *env, bool negative, struct cw_bytes be, uint8_t 
     bool ok = from_etf(env, etf, head + be.n, true, term);
     enif_free(etf);
     return ok;
+}
+
+ERL_NIF_TERM nif_make_too_large(ErlNifEnv *env, bool negative) {
+    ERL_NIF_TERM term;
+    uint8_t *be = enif_alloc(CW_BIG_MAX + 1);
+    if (!be)
+        return 0;
+    memset(be, 0, CW_BIG_MAX + 1);
+    be[0] = 1;
+    bool ok = make_big(env, negative, cw_bytes(be, CW_BIG_MAX + 1), 0, &term);
+    enif_free(be);
+    return ok ? term : 0;
 }
 
 ERL_NIF_TERM nif_make_wide(ErlNifEnv *env, const struct cw_wide *v) {

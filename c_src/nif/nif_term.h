@@ -49,6 +49,9 @@ bool nif_make_map(ErlNifEnv *env, const ERL_NIF_TERM *at, size_t n, ERL_NIF_TERM
 struct cw_wide;
 ERL_NIF_TERM nif_make_wide(ErlNifEnv *env, const struct cw_wide *v);
 
+/* The integer of the least magnitude that nif_put_term refuses; 0 without memory. */
+ERL_NIF_TERM nif_make_too_large(ErlNifEnv *env, bool negative);
+
 /* A replica's name, an atom or a binary, encoded, to an empty buffer. CW_EMALFORMED for other
  * terms. */
 enum cw_err nif_put_name(ErlNifEnv *env, struct cw_buf *buf, ERL_NIF_TERM term);

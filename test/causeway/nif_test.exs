@@ -553,6 +553,13 @@ defmodule Causeway.NifTest do
 
       empty = Doc.new("a")
 
+      # Too large for anything.
+      for term <- [1 <<< 32_000_000, -1 <<< 32_000_000] do
+        check(:put, nif(:doc_update, [empty.ref, {:put, [:x], [term]}]))
+        check(:add, nif(:doc_update, [empty.ref, {:add, [:x], term}]))
+        check(:path, nif(:doc_get, [empty.ref, [term], nil, false]))
+      end
+
       for term <- large do
         set = Doc.update(empty, {:add, [:s], 1})
         doc = Doc.update(empty, {:put, [:x], term})
