@@ -58,6 +58,11 @@ static ERL_NIF_TERM bad_replica(ErlNifEnv *env, enum cw_err err, ERL_NIF_TERM na
                             : nif_error_atom(env, ATOM(env, bad_replica), name);
 }
 
+/* Whether going through all replicas is too much for a normal scheduler. */
+static bool is_crowded(const struct cw_doc *doc) {
+    return !nif_is_dirty() && cw_doc_replicas(doc) > NIF_REPLICAS;
+}
+
 /* ---- life ---- */
 
 ERL_NIF_TERM nif_doc_new(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
@@ -78,9 +83,10 @@ ERL_NIF_TERM nif_doc_fork(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     struct cw_doc *fork = NULL;
     struct cw_buf name;
     uint8_t space[256];
-    (void)argc;
     if (!nif_get_doc(env, argv[0], &doc))
         return enif_make_badarg(env);
+    if (is_crowded(doc))
+        return nif_go_dirty(env, "doc_fork", nif_doc_fork, argc, argv);
     ErlNifTime began = nif_begin(cw_doc_replicas(doc) * NIF_CELL);
     cw_buf_init(&name, &nif_mem, space, sizeof space);
     enum cw_err bad = nif_put_name(env, &name, argv[1]);
@@ -165,7 +171,7 @@ ERL_NIF_TERM nif_doc_update(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     struct nif_ops ops = {.env = env, .arena = &arena, .limit = nif_bytes(), .bad = argv[argc - 1]};
     enum cw_err err = nif_get_ops(&ops, argv[argc - 1]);
     ERL_NIF_TERM term;
-    if (err == CW_EBUDGET || (!err && is_large_update(doc, &ops)))
+    if (err == CW_EBUDGET || (!err && is_large_update(doc, &ops)) || (seen && is_crowded(doc)))
         term = nif_go_dirty(env, "doc_update", nif_doc_update, argc, argv);
     else
         term = err ? ops_error(env, err, &ops) : run_update(env, doc, seen, &ops);
@@ -178,6 +184,8 @@ ERL_NIF_TERM nif_doc_merge(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
     struct cw_doc *to = NULL;
     if (!nif_get_doc(env, argv[0], &a) || !nif_get_doc(env, argv[1], &b))
         return enif_make_badarg(env);
+    if (is_crowded(a) || is_crowded(b))
+        return nif_go_dirty(env, "doc_merge", nif_doc_merge, argc, argv);
     ErlNifTime began = nif_now();
     enum cw_err err = cw_doc_merge(a, b, nif_cells() / 3, &to); /* each may be a cache miss */
     if (err == CW_EBUDGET)
@@ -424,7 +432,7 @@ ERL_NIF_TERM nif_doc_encode(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     struct cw_buf out;
     if (!nif_get_doc(env, argv[0], &doc))
         return enif_make_badarg(env);
-    if (cw_doc_count(doc) > nif_cells())
+    if (cw_doc_count(doc) > nif_cells() || is_crowded(doc))
         return nif_go_dirty(env, "doc_encode", nif_doc_encode, argc, argv);
     ErlNifTime began = nif_now();
     cw_buf_init(&out, buffer_mem(), NULL, 0);
@@ -444,7 +452,7 @@ ERL_NIF_TERM nif_doc_delta(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
     uint8_t space[512];
     if (!nif_get_doc(env, argv[0], &doc) || !get_bytes(env, argv[1], &clock))
         return enif_make_badarg(env);
-    if (clock.n > nif_bytes())
+    if (clock.n > nif_bytes() || is_crowded(doc))
         return nif_go_dirty(env, "doc_delta", nif_doc_delta, argc, argv);
     ErlNifTime began = nif_now();
     enum cw_err err = cw_clock_read(&nif_mem, clock, &since);
@@ -466,6 +474,8 @@ ERL_NIF_TERM nif_doc_delta_between(ErlNifEnv *env, int argc, const ERL_NIF_TERM 
     uint8_t space[512];
     if (!nif_get_doc(env, argv[0], &old) || !nif_get_doc(env, argv[1], &doc))
         return enif_make_badarg(env);
+    if (is_crowded(old) || is_crowded(doc))
+        return nif_go_dirty(env, "doc_delta_between", nif_doc_delta_between, argc, argv);
     ErlNifTime began = nif_now();
     cw_buf_init(&out, buffer_mem(), space, sizeof space);
     enum cw_err err = cw_doc_delta_between(old, doc, nif_cells() / 3, &out);
@@ -493,7 +503,7 @@ ERL_NIF_TERM nif_doc_apply(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
     struct cw_fault fault = {0};
     if (!nif_get_doc(env, argv[0], &doc) || !get_bytes(env, argv[1], &fragment))
         return enif_make_badarg(env);
-    if (fragment.n > nif_bytes())
+    if (fragment.n > nif_bytes() || is_crowded(doc))
         return nif_go_dirty(env, "doc_apply", nif_doc_apply, argc, argv);
     ErlNifTime began = nif_now();
     enum cw_err err = cw_doc_apply(doc, fragment, nif_cells(), &to, &fault);
@@ -525,9 +535,10 @@ ERL_NIF_TERM nif_doc_clock(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
     struct cw_vv *vv;
     struct cw_buf out;
     uint8_t space[512];
-    (void)argc;
     if (!nif_get_doc(env, argv[0], &doc))
         return enif_make_badarg(env);
+    if (is_crowded(doc))
+        return nif_go_dirty(env, "doc_clock", nif_doc_clock, argc, argv);
     ErlNifTime began = nif_begin(cw_doc_replicas(doc) * NIF_CELL);
     enum cw_err err = cw_doc_clock(doc, &vv);
     if (err)

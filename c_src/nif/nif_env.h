@@ -70,6 +70,9 @@ ERL_NIF_TERM nif_make_doc(ErlNifEnv *env, struct cw_doc *doc);
 #define NIF_OPS 300
 #define NIF_BYTES (32u << 10)
 
+/* How many replicas a call may go through there, which many do several times. */
+#define NIF_REPLICAS 1500
+
 static inline bool nif_is_dirty(void) {
     return enif_thread_type() == ERL_NIF_THR_DIRTY_CPU_SCHEDULER;
 }

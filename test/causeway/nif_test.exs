@@ -624,6 +624,28 @@ defmodule Causeway.NifTest do
       check(:compare, nif(:clock_compare, [a, b]))
       check(:to_list, nif(:clock_to_list, [a]))
       check(:delta, nif(:doc_delta, [Doc.new("a").ref, a]))
+
+      # A document that all of them have written to: each its own field, half of which are gone.
+      alone = fn n -> Doc.new("replica #{n}") |> Doc.update({:put, [n], n}) end
+      all = Enum.reduce(1..3000, Doc.new("all"), &Doc.merge(&2, alone.(&1)))
+      all = Doc.update(all, for(n <- 1..2900, do: {:delete, [n]}))
+      more = Doc.update(all, {:put, [:x], 1})
+      {old, new} = {all.ref, more.ref}
+      as_of = Doc.merge(more, alone.(0)).ref
+
+      for {name, args} <- [
+            doc_clock: [new],
+            doc_fork: [new, "b"],
+            doc_merge: [Doc.fork(all, "c").ref, new],
+            doc_encode: [new],
+            doc_delta: [new, Doc.clock(all).bytes],
+            doc_delta: [new, Clock.new().bytes],
+            doc_delta_between: [old, new],
+            doc_apply: [old, Doc.delta(more, since: all)],
+            doc_update: [as_of, new, {:put, [:x], 2}]
+          ],
+          do: assert(check(name, nif(name, args)) > 0, "#{name}: not on a dirty scheduler")
+
       too_many = List.duplicate({"a", 1}, (1 <<< 24) + 1)
       refused = fn -> catch_error(:causeway_nif.clock_from_list(too_many)) end
       assert refused.() == :badarg
