@@ -134,16 +134,46 @@ static ERL_NIF_TERM ops_error(ErlNifEnv *env, enum cw_err err, const struct nif_
     }
 }
 
+static bool removes(const struct cw_op *op) {
+    return op->verb == CW_DELETE || op->verb == CW_RESET;
+}
+
 static bool may_remove(const struct nif_ops *ops) {
     for (size_t i = 0; i < ops->n; i++)
-        if (ops->ops[i].verb == CW_DELETE || ops->ops[i].verb == CW_RESET)
+        if (removes(&ops->ops[i]))
             return true;
     return false;
 }
 
-/* A removal may be of all there is. */
+/* At most how many cells a removal is of: those of every kind at its path. Which map a path goes
+ * through is not asked when the operation names it; then those at the path's beginning count. */
+static uint64_t count_removed(const struct cw_doc *doc, const struct cw_op *op) {
+    struct cw_bytes fields[CW_PATH_MAX];
+    struct cw_buf key;
+    uint8_t space[256];
+    enum cw_kind kind;
+    uint64_t cells = 0;
+    size_t n = 0;
+    for (; n < op->path_len && (n == 0 || !op->path[n].map); n++)
+        fields[n] = op->path[n].field;
+    cw_buf_init(&key, &nif_mem, space, sizeof space);
+    if (n == 0 || cw_doc_find(doc, fields, n, CW_KIND_NONE, &key, &kind))
+        cells = cw_doc_cells(doc, cw_bytes(key.p, key.n ? key.n - 1 : 0)); /* but for the kind */
+    else if (key.err)
+        cells = UINT64_MAX;
+    cw_buf_free(&key);
+    return cells;
+}
+
+/* A cell removed counts like an operation. */
 static bool is_large_update(const struct cw_doc *doc, const struct nif_ops *ops) {
-    return !nif_is_dirty() && cw_doc_count(doc) > NIF_OPS && may_remove(ops);
+    uint64_t cells = 0;
+    if (nif_is_dirty() || cw_doc_count(doc) <= NIF_OPS)
+        return false;
+    for (size_t i = 0; i < ops->n && cells <= NIF_OPS; i++)
+        if (removes(&ops->ops[i]))
+            cells += count_removed(doc, &ops->ops[i]);
+    return cells > NIF_OPS;
 }
 
 /* What the two updates share: `seen` is NULL for who has seen everything. */

@@ -537,6 +537,36 @@ defmodule Causeway.NifTest do
     defp again(_call, 0), do: :ok
     defp again(call, n), do: call.() && again(call, n - 1)
 
+    test "removals go dirty for what they remove, not for what is beside it" do
+      doc =
+        Doc.update(map(5000), [
+          {:put, [:x], 1},
+          {:increment, [:n]},
+          {:in, [:g], :map_grow, [{:increment, [:n]}, {:increment, [:m]}]}
+        ])
+
+      for op <- [
+            {:delete, [:x]},
+            {:delete, [:m, 5]},
+            {:delete, [:m, 5], :register},
+            {:delete, [:m, :none, :none]},
+            {:reset, [:n]},
+            {:reset, [:g, :n]},
+            {:in, [:g], :map_grow, [{:reset, [:n]}]},
+            for(i <- 1..200, do: {:delete, [:m, i]})
+          ],
+          do: assert(check(:few, nif(:doc_update, [doc.ref, op])) == 0, inspect(op))
+
+      for op <- [
+            {:delete, [:m]},
+            {:delete, [:m], :map},
+            {:in, [], :map, [{:put, [:y], 1}, {:delete, [:m]}]},
+            {:in, [:m], :map, {:delete, [5]}},
+            [{:put, [:y], 1}, {:delete, [:x]}, {:delete, [:m]}]
+          ],
+          do: assert(check(:many, nif(:doc_update, [doc.ref, op])) > 0, inspect(op))
+    end
+
     test "documents that have nothing in common" do
       check(:merge, nif(:doc_merge, [set(1_000_000).ref, map(1_000_000, "b").ref]))
     end
