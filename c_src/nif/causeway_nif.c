@@ -143,9 +143,9 @@ static int load(ErlNifEnv *env, void **priv, ERL_NIF_TERM info) {
         return 3;
     *lib = (struct nif_lib){.constants = NULL};
     fill_atoms(env, &lib->atoms);
-    lib->doc_type = enif_open_resource_type(env, NULL, "causeway_doc", doc_destroy, flags, NULL);
+    lib->doc_type = enif_open_resource_type(env, NULL, NIF_DOC_TYPE, doc_destroy, flags, NULL);
     lib->lock_type =
-        enif_open_resource_type(env, NULL, "causeway_lock", nif_lock_destroy, flags, NULL);
+        enif_open_resource_type(env, NULL, NIF_LOCK_TYPE, nif_lock_destroy, flags, NULL);
     if (!lib->doc_type || !lib->lock_type || !make_constants(lib)) {
         free_lib(lib);
         return 4;

@@ -44,7 +44,16 @@ static inline const struct nif_lib *nif_lib(ErlNifEnv *env) {
 
 #define ATOM(env, name) (nif_lib(env)->atoms.a_##name)
 
-/* ---- documents as resources ---- */
+/* ---- documents as resources ----
+ *
+ * An upgraded library takes over the resources of the one before by their types' names, and reads
+ * what that wrote. So the layout's number is a part of the name: raise it in every release that
+ * changes struct nif_doc or anything reachable from it (struct cw_doc, cw_tree, cw_forest, cw_node,
+ * cw_pending, cw_vv, cw_name, cw_journal, cw_mem, and nif_mem's headers), what its bytes mean
+ * included. Then documents of before are strangers to the new library, which refuses them, and the
+ * old one stays to free them. */
+#define NIF_DOC_TYPE "causeway_doc_1"
+#define NIF_LOCK_TYPE "causeway_lock_1" /* of struct nif_lock */
 
 /* A handle is small, but what it keeps alive is not: an update leaves about a kilobyte of nodes
  * that only the old version needs. The VM collects a process's garbage by the bytes it sees, so the

@@ -106,6 +106,38 @@ defmodule Causeway.NifTest do
       assert Doc.member?(start, [:s], <<77::128>>)
     end
 
+    test "documents of another layout are refused, and freed by the library that made them" do
+      before = System.get_env("CAUSEWAY_NIF")
+      start = set(500)
+      copy = Path.join(System.tmp_dir!(), "causeway_nif_layout_#{System.pid()}.so")
+      code = File.read!(library())
+      assert code =~ "causeway_doc_1"
+      File.write!(copy, String.replace(code, "causeway_doc_1", "causeway_doc_X"))
+
+      try do
+        System.put_env("CAUSEWAY_NIF", copy)
+        large = set(20_000)
+        reload()
+        :code.purge(:causeway_nif)
+        assert_raise ArgumentError, fn -> Doc.update(start, {:put, [:x], 1}) end
+        assert_raise ArgumentError, fn -> Doc.merge(Doc.new("b"), large) end
+        assert Doc.new("b") |> Doc.update({:put, [:x], 1}) |> Doc.value() == %{x: 1}
+      after
+        if before,
+          do: System.put_env("CAUSEWAY_NIF", before),
+          else: System.delete_env("CAUSEWAY_NIF")
+
+        :erlang.garbage_collect()
+        reload()
+        :code.purge(:causeway_nif)
+        File.rm!(copy)
+      end
+
+      # Nor does a later library find them.
+      assert_raise ArgumentError, fn -> Doc.value(start) end
+      assert Doc.get(set(500), [:s]) |> MapSet.size() == 500
+    end
+
     test "while processes work" do
       test = self()
 
