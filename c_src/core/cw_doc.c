@@ -111,6 +111,10 @@ uint64_t cw_doc_count(const struct cw_doc *doc) {
     return cw_tree_count(doc->tree) + pending;
 }
 
+uint32_t cw_doc_replicas(const struct cw_doc *doc) {
+    return doc->vv->n;
+}
+
 const struct cw_name *cw_doc_replica(const struct cw_doc *doc) {
     return doc->self;
 }

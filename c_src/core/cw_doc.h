@@ -44,6 +44,9 @@ const struct cw_tree *cw_doc_tree(const struct cw_doc *doc);
 /* About how many cells there are: an upper bound that costs nothing. */
 uint64_t cw_doc_count(const struct cw_doc *doc);
 
+/* About how many replicas have written here, as cheaply. */
+uint32_t cw_doc_replicas(const struct cw_doc *doc);
+
 const struct cw_name *cw_doc_replica(const struct cw_doc *doc);
 struct cw_hash cw_doc_hash(const struct cw_doc *doc);
 
