@@ -35,7 +35,7 @@ defmodule Causeway.NifGarbageTest do
   end
 
   test "every call is made" do
-    assert length(@calls) == 23
+    assert length(@calls) == 28
     for {name, arity} <- @calls, do: assert(length(args(name, arity, open())) == arity)
   end
 
@@ -97,7 +97,21 @@ defmodule Causeway.NifGarbageTest do
   defp args(:doc_member, pool), do: [doc(pool), path(), element()]
   defp args(:doc_rights, pool), do: [doc(pool), path()]
   defp args(:doc_diff, pool), do: [doc(pool), doc(pool), chance(50)]
-  defp args(:doc_delta, pool), do: [doc(pool), clock(pool)]
+  defp args(name, pool) when name in [:doc_delta, :doc_remembers], do: [doc(pool), clock(pool)]
+
+  defp args(:doc_news, pool),
+    do: [doc(pool), clock(pool), Enum.sort(list_of(below(5), fn -> key(pool) end)), chance(50)]
+
+  defp args(:doc_sums, pool),
+    do: [
+      doc(pool),
+      list_of(below(5), fn -> {key(pool), bound(pool)} end),
+      fragment(pool),
+      fragment(pool)
+    ]
+
+  defp args(:doc_split, pool), do: [doc(pool), key(pool), bound(pool), below(20)]
+  defp args(:doc_keys, pool), do: [doc(pool), key(pool), bound(pool)]
   defp args(:doc_delta_between, pool), do: [doc(pool), doc(pool)]
   defp args(:doc_apply, pool), do: [doc(pool), fragment(pool)]
   defp args(:fragment_join, pool), do: [fragment(pool), fragment(pool)]
@@ -111,6 +125,19 @@ defmodule Causeway.NifGarbageTest do
   defp args(_about_the_document, pool), do: [doc(pool)]
 
   defp doc(pool), do: one_of(pool.docs)
+
+  # Of a cell that is there, or nearly.
+  defp key(pool) do
+    case :causeway_nif.doc_keys(doc(pool), "", nil) do
+      [_ | _] = keys ->
+        keys |> one_of() |> elem(0) |> then(&if(chance(80), do: &1, else: mutate(&1, pool)))
+
+      [] ->
+        ""
+    end
+  end
+
+  defp bound(pool), do: if(chance(30), do: nil, else: key(pool))
 
   defp fragment(pool),
     do: if(chance(50), do: one_of(pool.fragments), else: mutate(one_of(pool.fragments), pool))
@@ -314,6 +341,13 @@ defmodule Causeway.NifGarbageTest do
   defp result?(:clock_compare, result), do: result in [:equal, :before, :after, :concurrent]
   defp result?(:clock_to_list, result), do: Enum.all?(result, &match?({_, n} when n > 0, &1))
   defp result?(:hlc_tick, result), do: is_integer(result)
+  defp result?(:doc_remembers, result), do: is_boolean(result)
+
+  defp result?(:doc_keys, result),
+    do: Enum.all?(result, &match?({<<_::binary>>, n} when n >= 0, &1))
+
+  defp result?(:doc_split, result), do: Enum.all?(result, &is_binary/1)
+  defp result?(:doc_sums, result), do: Enum.all?(result, &match?({<<_::128>>, _}, &1))
   defp result?(_, result), do: is_binary(result)
 
   defp keep(pool, _name, {:error, _}), do: pool
@@ -323,7 +357,7 @@ defmodule Causeway.NifGarbageTest do
        do: Map.update!(pool, :docs, &Enum.take([ref | &1], 12))
 
   defp keep(pool, name, bytes)
-       when name in [:doc_encode, :doc_delta, :doc_delta_between, :fragment_join],
+       when name in [:doc_encode, :doc_delta, :doc_delta_between, :doc_news, :fragment_join],
        do: Map.update!(pool, :fragments, &Enum.take([bytes | &1], 12))
 
   defp keep(pool, name, bytes) when name in [:doc_clock, :clock_merge, :clock_from_list],

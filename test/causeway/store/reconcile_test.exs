@@ -2,6 +2,8 @@ defmodule Causeway.Store.ReconcileTest do
   # Two replicas that remember nothing of their edits find out what one lacks, in bytes proportional to it.
   use ExUnit.Case, async: true
   import Causeway.Property
+
+  @moduletag :asan
   alias Causeway.{Clock, Doc}
   alias Causeway.Store.Reconcile
 
