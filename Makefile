@@ -69,8 +69,9 @@ SOURCES := $(wildcard c_src/*/*.[ch] test/c/*.[ch] test/fuzz/*.[ch] bench/*.[ch]
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: setup ## three replicas edit a real data set apart, and meet again
+demo: setup ## three documents edit a real data set apart; a shop on three machines, one of which is killed
 	@MIX_ENV=prod $(MIX) run examples/demo.exs
+	@MIX_ENV=prod $(MIX) run examples/shop_demo.exs
 
 test: setup ## every test there is; installs what it needs on Debian when root
 	@scripts/test

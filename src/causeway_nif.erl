@@ -15,6 +15,7 @@
     doc_diff/3,
     doc_encode/1,
     doc_delta/2,
+    doc_remembers/2,
     doc_delta_between/2,
     doc_apply/2,
     doc_clock/1,
@@ -27,6 +28,10 @@
     clock_to_list/1,
     clock_from_list/1,
     hlc_tick/2,
+    doc_news/4,
+    doc_sums/4,
+    doc_split/4,
+    doc_keys/3,
     file_lock/1
 ]).
 
@@ -42,6 +47,7 @@
     doc_diff/3,
     doc_encode/1,
     doc_delta/2,
+    doc_remembers/2,
     doc_delta_between/2,
     doc_apply/2,
     doc_clock/1,
@@ -54,6 +60,10 @@
     clock_to_list/1,
     clock_from_list/1,
     hlc_tick/2,
+    doc_news/4,
+    doc_sums/4,
+    doc_split/4,
+    doc_keys/3,
     file_lock/1
 ]).
 
@@ -144,6 +154,10 @@ doc_encode(_Doc) -> erlang:nif_error(not_loaded).
 -spec doc_delta(doc(), binary()) -> binary() | error().
 doc_delta(_Doc, _Clock) -> erlang:nif_error(not_loaded).
 
+%% Whether a delta since the clock would be less than the whole state.
+-spec doc_remembers(doc(), binary()) -> boolean() | error().
+doc_remembers(_Doc, _Clock) -> erlang:nif_error(not_loaded).
+
 -spec doc_delta_between(doc(), doc()) -> binary() | error().
 doc_delta_between(_Old, _New) -> erlang:nif_error(not_loaded).
 
@@ -185,3 +199,23 @@ hlc_tick(_Last, _NowMs) -> erlang:nif_error(not_loaded).
 %% Makes the file if need be, and locks it until the reference is collected.
 -spec file_lock(binary()) -> {ok, reference()} | {error, locked | file:posix() | enomem}.
 file_lock(_Path) -> erlang:nif_error(not_loaded).
+
+%% What cw_reconcile.h says. Keys and bounds are encoded keys; nil is no bound.
+
+%% The cells with writes that are not in the clock, and those at the keys (sorted): a fragment. Without
+%% bodies, the keys alone.
+-spec doc_news(doc(), Clock :: binary(), Keys :: [binary()], Bodies :: boolean()) -> binary() | error().
+doc_news(_Doc, _Clock, _Keys, _Bodies) -> erlang:nif_error(not_loaded).
+
+%% Hash and count of the cells in each range, less those at the keys of two fragments.
+-spec doc_sums(doc(), [{binary(), binary() | nil}], binary(), binary()) ->
+    [{binary(), non_neg_integer()}] | error().
+doc_sums(_Doc, _Ranges, _KeysA, _KeysB) -> erlang:nif_error(not_loaded).
+
+%% Where parts with about equally many cells begin, but the first.
+-spec doc_split(doc(), binary(), binary() | nil, pos_integer()) -> [binary()] | error().
+doc_split(_Doc, _Lo, _Hi, _Parts) -> erlang:nif_error(not_loaded).
+
+%% The keys in a range, each with a part of its cell's hash.
+-spec doc_keys(doc(), binary(), binary() | nil) -> [{binary(), non_neg_integer()}] | error().
+doc_keys(_Doc, _Lo, _Hi) -> erlang:nif_error(not_loaded).

@@ -46,6 +46,18 @@ void *cw_arena_alloc(struct cw_arena *arena, size_t n) {
     return p;
 }
 
+void *cw_arena_grow(struct cw_arena *arena, const void *array, size_t *cap, size_t size,
+                    size_t first) {
+    size_t to = *cap ? 2 * *cap : first;
+    void *p = cw_arena_alloc(arena, to * size);
+    if (!p)
+        return NULL;
+    if (*cap)
+        memcpy(p, array, *cap * size);
+    *cap = to;
+    return p;
+}
+
 struct cw_bytes cw_arena_copy(struct cw_arena *arena, struct cw_bytes s) {
     uint8_t *p = cw_arena_alloc(arena, s.n ? s.n : 1);
     if (p && s.n)

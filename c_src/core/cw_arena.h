@@ -24,6 +24,12 @@ void cw_arena_free(struct cw_arena *arena);
 /* Aligned to 8 bytes. NULL without memory. */
 void *cw_arena_alloc(struct cw_arena *arena, size_t n);
 
+/* A full array of `*cap` elements of `size` bytes, moved to where there is room for twice as many,
+ * or for `first` if there were none; `*cap` says how many. NULL without memory: then it is as it
+ * was. */
+void *cw_arena_grow(struct cw_arena *arena, const void *array, size_t *cap, size_t size,
+                    size_t first);
+
 /* A copy of `s`; its `p` is NULL without memory. */
 struct cw_bytes cw_arena_copy(struct cw_arena *arena, struct cw_bytes s);
 

@@ -61,6 +61,10 @@ static inline void cw_store64be(void *dst, uint64_t v) {
     memcpy(dst, &v, 8);
 }
 
+/* For what has large arrays and is called by what calls itself: inlined, they would be in each of
+ * its frames. */
+#define CW_NOINLINE __attribute__((noinline))
+
 /* memcmp, for the short strings that keys are made of: no call, and few branches. */
 static inline int cw_memcmp(const uint8_t *a, const uint8_t *b, size_t n) {
     if (n > 64)

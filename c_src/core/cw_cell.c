@@ -67,10 +67,15 @@ void cw_put_receipt(struct cw_buf *buf, struct cw_dot dot, uint64_t upto, struct
 /* ---- slots ---- */
 
 uint64_t cw_slots_get(struct cw_bytes slots, uint64_t name) {
-    for (size_t i = 0; i < slots.n / 16; i++)
-        if (cw_slot_name(slots, i) == name)
-            return cw_slot_amount(slots, i);
-    return 0;
+    size_t lo = 0, hi = slots.n / 16;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (cw_slot_name(slots, mid) < name)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < slots.n / 16 && cw_slot_name(slots, lo) == name ? cw_slot_amount(slots, lo) : 0;
 }
 
 static void put_slot(struct cw_buf *buf, uint64_t name, uint64_t amount) {

@@ -49,6 +49,10 @@ static inline bool cw_context_contains(const struct cw_context *cx, struct cw_do
 
 /* ---- entries of CW_DOTS, CW_VALUES, CW_RECEIPT ---- */
 
+/* Bytes of one value. It is no limit on a cell: values that were written apart must be able to
+ * meet, or those who hold them could never merge again. */
+#define CW_VALUE_MAX (64u << 20)
+
 struct cw_entry {
     struct cw_dot dot;
     bool mark;             /* CW_DOTS */

@@ -11,14 +11,10 @@ struct collect {
 static enum cw_err add(struct collect *c, struct cw_change change) {
     struct cw_changes *to = c->to;
     if (to->n == c->cap) {
-        size_t cap = c->cap ? c->cap * 2 : 16;
-        struct cw_change *at = cw_arena_alloc(&to->arena, cap * sizeof *at);
+        void *at = cw_arena_grow(&to->arena, to->at, &c->cap, sizeof *to->at, 16);
         if (!at)
             return CW_ENOMEM;
-        if (to->n)
-            memcpy(at, to->at, to->n * sizeof *at);
         to->at = at;
-        c->cap = cap;
     }
     change.object = cw_arena_copy(&to->arena, change.object);
     change.element = cw_arena_copy(&to->arena, change.element);

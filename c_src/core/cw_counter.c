@@ -1,5 +1,7 @@
 #include "cw_counter.h"
 
+#include "cw_sort.h"
+
 void cw_put_receipt_key(struct cw_buf *buf, uint64_t owner, struct cw_bytes object) {
     cw_buf_byte(buf, CW_RECEIPT_TAG);
     cw_buf_u64be(buf, owner);
@@ -76,71 +78,68 @@ enum cw_err cw_counter_value(const struct cw_mem *mem, const struct cw_tree *tre
     return err;
 }
 
-/* The rights of `replica` alone: what it added or was given, less what it gave or spent. */
-static enum cw_err rights_of(const struct cw_mem *mem, const struct cw_tree *tree,
-                             struct cw_bytes object, bool receipts, uint64_t replica,
-                             struct cw_wide *out) {
-    struct cw_tallies t;
-    struct cw_wide sum = {0, 0};
-    cw_tallies_open(&t, mem, tree, object, receipts);
-    while (cw_tallies_next(&t)) {
-        if (t.owner != replica) {
-            sum = cw_wide_add(sum, cw_tallies_amount(&t, replica));
-            continue;
-        }
-        for (size_t i = 0; i < t.slots.n / 16; i++) {
-            uint64_t slot = cw_slot_name(t.slots, i), amount = cw_tallies_amount(&t, slot);
-            sum = slot == CW_SLOT_ADDED ? cw_wide_add(sum, amount) : cw_wide_sub(sum, amount);
-        }
-    }
-    enum cw_err err = cw_tallies_close(&t);
-    if (!err)
-        *out = sum;
-    return err;
+/* ---- rights ---- */
+
+/* What a tally adds to the rights of somebody, or takes from them. */
+struct part {
+    uint64_t id;
+    struct cw_wide amount;
+};
+
+static void put_part(struct cw_buf *parts, uint64_t id, struct cw_wide amount) {
+    struct part part = {id, amount};
+    cw_buf_put(parts, &part, sizeof part);
 }
 
-/* Adds `id` to the ids in `buf` unless it is there. */
-static void collect(struct cw_buf *buf, uint64_t id) {
-    for (size_t i = 0; i < buf->n; i += 8)
-        if (cw_load64le(buf->p + i) == id)
-            return;
-    cw_buf_u64le(buf, id);
+/* The owner has what it added, less what it spent or gave; others have what they were given. */
+static void put_parts(struct cw_buf *parts, const struct cw_tallies *t) {
+    struct cw_wide own = {0, 0};
+    for (size_t i = 0; i < t->slots.n / 16; i++) {
+        uint64_t slot = cw_slot_name(t->slots, i), amount = cw_tallies_amount(t, slot);
+        own = slot == CW_SLOT_ADDED ? cw_wide_add(own, amount) : cw_wide_sub(own, amount);
+        if (slot > CW_SLOT_TAKEN)
+            put_part(parts, slot, (struct cw_wide){amount, 0});
+    }
+    put_part(parts, t->owner, own);
 }
 
-/* All who may hold rights: owners of tallies, and whom they gave to. */
-static enum cw_err holders(const struct cw_mem *mem, const struct cw_tree *tree,
-                           struct cw_bytes object, struct cw_buf *ids) {
-    struct cw_tallies t;
-    cw_tallies_open(&t, mem, tree, object, false);
-    while (cw_tallies_next(&t)) {
-        collect(ids, t.owner);
-        for (size_t i = 0; i < t.slots.n / 16; i++)
-            if (cw_slot_name(t.slots, i) > CW_SLOT_TAKEN)
-                collect(ids, cw_slot_name(t.slots, i));
+static int cmp_parts(const void *ctx, const void *x, const void *y) {
+    const struct part *a = x, *b = y;
+    (void)ctx;
+    return (a->id > b->id) - (a->id < b->id);
+}
+
+static struct cw_rights sum_parts(struct part *at, size_t n, uint64_t replica) {
+    struct cw_rights r = {{0, 0}, {0, 0}};
+    cw_sort(at, n, sizeof *at, cmp_parts, NULL);
+    for (size_t i = 0; i < n;) {
+        uint64_t id = at[i].id;
+        struct cw_wide one = {0, 0};
+        for (; i < n && at[i].id == id; i++)
+            one = cw_wide_sum(one, at[i].amount);
+        if (id == replica)
+            r.here = one;
+        else if (!cw_wide_negative(one))
+            r.elsewhere = cw_wide_sum(r.elsewhere, one);
     }
-    enum cw_err err = cw_tallies_close(&t);
-    return err ? err : ids->err;
+    return r;
 }
 
 enum cw_err cw_counter_rights(const struct cw_mem *mem, const struct cw_tree *tree,
                               struct cw_bytes object, bool receipts, uint64_t replica,
                               struct cw_rights *out) {
-    struct cw_buf ids;
-    struct cw_rights r = {{0, 0}, {0, 0}};
-    uint8_t space[256];
-    cw_buf_init(&ids, mem, space, sizeof space);
-    enum cw_err err = holders(mem, tree, object, &ids);
-    for (size_t i = 0; i < ids.n && !err; i += 8) {
-        struct cw_wide one;
-        uint64_t id = cw_load64le(ids.p + i);
-        err = rights_of(mem, tree, object, receipts, id, &one);
-        if (!err && id == replica)
-            r.here = one;
-        else if (!err && !cw_wide_negative(one))
-            r.elsewhere = cw_wide_sum(r.elsewhere, one);
-    }
-    cw_buf_free(&ids);
+    struct cw_tallies t;
+    struct cw_buf parts;
+    struct part space[16];
+    cw_buf_init(&parts, mem, space, sizeof space);
+    cw_tallies_open(&t, mem, tree, object, receipts);
+    while (cw_tallies_next(&t))
+        put_parts(&parts, &t);
+    enum cw_err err = cw_tallies_close(&t);
     if (!err)
-        *out = r;
+        err = parts.err;
+    if (!err)
+        *out = sum_parts((struct part *)parts.p, parts.n / sizeof(struct part), replica);
+    cw_buf_free(&parts);
     return err;
 }

@@ -158,12 +158,24 @@ static enum cw_err write_since(const struct cw_doc *doc, const struct cw_vv *fro
     return err;
 }
 
+/* What was touched since; `*known` tells whether the document remembers. */
+static enum cw_err remember(const struct cw_doc *doc, const struct cw_vv *from, uint64_t news,
+                            size_t budget, struct cw_buf *touches, bool *known, bool *net) {
+    *net = false;
+    *known = news < UINT64_MAX;
+    if (!news || !*known)
+        return CW_OK;
+    enum cw_err err = cw_journal_since(&doc->journal, from, news, budget, touches, net);
+    *known = !err;
+    return err == CW_EGAP ? CW_OK : err;
+}
+
 enum cw_err cw_doc_delta(const struct cw_doc *doc, const struct cw_vv *since, size_t budget,
                          struct cw_buf *out) {
     struct cw_vv *clock = NULL, *from = NULL;
     struct cw_buf touches;
     uint64_t news;
-    bool net = false;
+    bool known, net;
     uint8_t space[512];
     cw_buf_init(&touches, doc->mem, space, sizeof space);
     enum cw_err err = cw_doc_settle(doc);
@@ -171,10 +183,8 @@ enum cw_err cw_doc_delta(const struct cw_doc *doc, const struct cw_vv *since, si
         err = cw_doc_clock(doc, &clock);
     if (!err)
         err = common_part(since, clock, &from, &news);
-    bool known = !err && (!news || (news < UINT64_MAX &&
-                                   cw_journal_since(&doc->journal, from, news, &touches, &net)));
     if (!err)
-        err = touches.err;
+        err = remember(doc, from, news, budget, &touches, &known, &net);
     if (!err && !known && cw_tree_count(doc->tree) > budget)
         err = CW_EBUDGET;
     if (!err)
@@ -182,6 +192,25 @@ enum cw_err cw_doc_delta(const struct cw_doc *doc, const struct cw_vv *since, si
                     : write_state(doc, clock, out);
     cw_buf_free(&touches);
     cw_vv_release(clock);
+    cw_vv_release(from);
+    return err;
+}
+
+enum cw_err cw_doc_remembers(const struct cw_doc *doc, const struct cw_vv *since, bool *yes) {
+    struct cw_vv *clock, *from;
+    struct cw_buf touches;
+    uint64_t news;
+    bool net;
+    enum cw_err err = cw_doc_clock(doc, &clock);
+    if (err)
+        return err;
+    err = common_part(since, clock, &from, &news);
+    cw_vv_release(clock);
+    if (err)
+        return err;
+    cw_buf_init(&touches, doc->mem, NULL, 0);
+    err = remember(doc, from, news, SIZE_MAX, &touches, yes, &net);
+    cw_buf_free(&touches);
     cw_vv_release(from);
     return err;
 }

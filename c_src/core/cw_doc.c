@@ -107,7 +107,12 @@ const struct cw_tree *cw_doc_tree(const struct cw_doc *doc) {
 }
 
 uint64_t cw_doc_count(const struct cw_doc *doc) {
-    return cw_tree_count(doc->tree) + cw_doc_pending(doc).n;
+    uint64_t pending = cw_doc_pending(doc).n; /* first: they may go into the tree at any time */
+    return cw_tree_count(doc->tree) + pending;
+}
+
+uint32_t cw_doc_replicas(const struct cw_doc *doc) {
+    return doc->vv->n;
 }
 
 const struct cw_name *cw_doc_replica(const struct cw_doc *doc) {

@@ -44,6 +44,9 @@ const struct cw_tree *cw_doc_tree(const struct cw_doc *doc);
 /* About how many cells there are: an upper bound that costs nothing. */
 uint64_t cw_doc_count(const struct cw_doc *doc);
 
+/* About how many replicas have written here, as cheaply. */
+uint32_t cw_doc_replicas(const struct cw_doc *doc);
+
 const struct cw_name *cw_doc_replica(const struct cw_doc *doc);
 struct cw_hash cw_doc_hash(const struct cw_doc *doc);
 
@@ -109,9 +112,13 @@ enum cw_err cw_doc_merge(const struct cw_doc *a, const struct cw_doc *b, size_t 
 enum cw_err cw_doc_encode(const struct cw_doc *doc, struct cw_buf *out);
 
 /* What a replica that has seen `since` lacks. When the document does not remember its changes that
- * far back, the whole state. `budget` counts cells written; CW_EBUDGET when there are more. */
+ * far back, the whole state. `budget` counts cells written, and keys touched as often as they were;
+ * CW_EBUDGET when there are more of either. */
 enum cw_err cw_doc_delta(const struct cw_doc *doc, const struct cw_vv *since, size_t budget,
                          struct cw_buf *out);
+
+/* Whether the document remembers its changes since `since`. */
+enum cw_err cw_doc_remembers(const struct cw_doc *doc, const struct cw_vv *since, bool *yes);
 
 /* What changed from `old`, an earlier state of the same history, to `doc`. CW_ECLOCK when `old` has
  * seen what `doc` has not. */
@@ -119,14 +126,15 @@ enum cw_err cw_doc_delta_between(const struct cw_doc *old, const struct cw_doc *
                                  struct cw_buf *out);
 
 /* Joins a fragment (a state or delta) into the document. CW_EGAP when it builds on writes that the
- * document has not seen. `budget` counts cells of the document that are looked at. CW_EDUPLICATE
- * as for cw_doc_merge. */
+ * document has not seen. `budget` counts cells of the document that are looked at, and is one for
+ * cw_fragment_read. CW_EDUPLICATE as for cw_doc_merge. */
 enum cw_err cw_doc_apply(const struct cw_doc *doc, struct cw_bytes fragment, size_t budget,
                          struct cw_doc **out, struct cw_fault *fault);
 
 /* One fragment that does what applying both does, in any order; CW_EGAP when writes between the
- * two are in neither, or when both are net and neither begins at or after the other's beginning. */
+ * two are in neither, or when both are net and neither begins at or after the other's beginning.
+ * `budget` as in cw_fragment_read, for each. */
 enum cw_err cw_fragment_join(const struct cw_mem *mem, struct cw_bytes a, struct cw_bytes b,
-                             struct cw_buf *out);
+                             size_t budget, struct cw_buf *out);
 
 #endif

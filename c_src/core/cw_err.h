@@ -1,7 +1,10 @@
 /* Error codes of the core. Numbers are part of the ABI and never move.
  *
  * Every function that can fail returns `enum cw_err`; results leave through out-parameters, which
- * are untouched on failure. CW_OK is 0. */
+ * are untouched on failure, with three exceptions. A buffer that is written to may hold a part of
+ * what should have been. A struct that a function opens (cw_fragment_read, cw_doc_changes) is left
+ * empty: there is nothing to free. Of a `struct cw_fault` the fields of the code are set. CW_OK
+ * is 0. */
 #ifndef CW_ERR_H
 #define CW_ERR_H
 

@@ -1,7 +1,5 @@
 #include "cw_forest.h"
 
-#define BOX_BIT ((uintptr_t)1)
-
 /* ---- versions ---- */
 
 static void push_request(struct cw_forest *forest, struct cw_request *rq) {
@@ -44,6 +42,8 @@ struct cw_tree *cw_tree_new(const struct cw_mem *mem) {
     forest->queue = NULL;
     forest->queue_end = &forest->queue;
     forest->ripe = NULL;
+    forest->at = NULL;
+    forest->looked = forest->kept = 0;
     forest->garbage = NULL;
     struct cw_tree *tree = cw_forest_add(forest, NULL, 1, NULL, NULL, 0);
     if (!tree)
@@ -106,12 +106,12 @@ static bool sweep(struct cw_forest *forest, size_t *budget) {
 /* ---- reclamation ---- */
 
 static uint64_t retired_birth(uintptr_t at) {
-    return *(const uint64_t *)(at & ~BOX_BIT);
+    return *(const uint64_t *)(at & ~CW_BOX_BIT);
 }
 
 static void free_retired(struct cw_forest *forest, uintptr_t at) {
-    if (at & BOX_BIT)
-        cw_free(forest->mem, (void *)(at & ~BOX_BIT));
+    if (at & CW_BOX_BIT)
+        cw_free(forest->mem, (void *)(at & ~CW_BOX_BIT));
     else
         doom(forest, (struct cw_node *)at, ALONE);
 }
@@ -124,12 +124,20 @@ static void drop_list(struct cw_forest *forest, struct cw_retired *list) {
         cw_free(forest->mem, list->block);
 }
 
-static void drop_lists(struct cw_forest *forest, struct cw_retired *list) {
-    while (list) {
-        struct cw_retired *next = list->next;
-        drop_list(forest, list);
-        list = next;
+static bool spend(size_t *budget) {
+    return *budget && (*budget)--;
+}
+
+/* True when all are dropped. */
+static bool drop_lists(struct cw_forest *forest, struct cw_tree *tree, size_t *budget) {
+    while (tree->retired) {
+        if (!spend(budget))
+            return false;
+        struct cw_retired *next = tree->retired->next;
+        drop_list(forest, tree->retired);
+        tree->retired = next;
     }
+    return true;
 }
 
 /* Frees the version, or leaves that to its own list if that is still needed. */
@@ -141,30 +149,55 @@ static void free_version(struct cw_forest *forest, struct cw_tree *tree, struct 
     atomic_fetch_sub(&forest->versions, 1);
 }
 
-/* Frees from `tree`'s retired nodes those born after `after`; drops lists that become empty. */
-static void filter_retired(struct cw_forest *forest, struct cw_tree *tree, uint64_t after) {
-    struct cw_retired **at = &tree->retired;
-    tree->retired_last = NULL;
-    while (*at) {
-        struct cw_retired *list = *at;
-        uint32_t kept = 0;
-        for (uint32_t i = 0; i < list->n; i++) /* they have not been looked at for a while */
-            __builtin_prefetch((const void *)(list->at[i] & ~BOX_BIT), 1);
-        for (uint32_t i = 0; i < list->n; i++) {
-            if (retired_birth(list->at[i]) > after)
-                free_retired(forest, list->at[i]);
-            else
-                list->at[kept++] = list->at[i];
-        }
-        list->n = kept;
-        if (kept) {
-            tree->retired_last = list;
-            at = &list->next;
-        } else {
-            *at = list->next;
-            drop_list(forest, list);
-        }
+/* Looks at the next few entries of a list. */
+static void filter_some(struct cw_forest *forest, struct cw_retired *list, uint64_t after) {
+    uint32_t from = forest->looked, n = list->n - from;
+    if (n > CW_FOREST_LOOKS)
+        n = CW_FOREST_LOOKS;
+    for (uint32_t i = from; i < from + n; i++) /* they have not been looked at for a while */
+        __builtin_prefetch((const void *)(list->at[i] & ~CW_BOX_BIT), 1);
+    for (uint32_t i = from; i < from + n; i++) {
+        if (retired_birth(list->at[i]) > after)
+            free_retired(forest, list->at[i]);
+        else
+            list->at[forest->kept++] = list->at[i];
     }
+    forest->looked += n;
+}
+
+/* All of the list at hand was looked at: it is dropped if it is empty now. */
+static void filtered(struct cw_forest *forest, struct cw_tree *tree) {
+    struct cw_retired *list = *forest->at;
+    list->n = forest->kept;
+    if (list->n) {
+        tree->retired_last = list;
+        forest->at = &list->next;
+    } else {
+        *forest->at = list->next;
+        drop_list(forest, list);
+    }
+    forest->looked = forest->kept = 0;
+}
+
+/* Frees from `tree`'s retired nodes those born after `after`; drops lists that become empty. True
+ * when that is done; else it goes on with the next call. */
+static bool filter_retired(struct cw_forest *forest, struct cw_tree *tree, uint64_t after,
+                           size_t *budget) {
+    if (!forest->at) {
+        forest->at = &tree->retired;
+        tree->retired_last = NULL;
+    }
+    while (*forest->at) {
+        struct cw_retired *list = *forest->at;
+        while (forest->looked < list->n) {
+            if (!spend(budget))
+                return false;
+            filter_some(forest, list, after);
+        }
+        filtered(forest, tree);
+    }
+    forest->at = NULL;
+    return true;
 }
 
 static void append_retired(struct cw_tree *to, struct cw_tree *from) {
@@ -207,25 +240,25 @@ static bool is_ripe(const struct cw_tree *tree) {
     return tree && tree->released && tree->children < 2;
 }
 
-/* Forgets a ripe version; its parent may be ripe then. */
-static void forget(struct cw_tree *tree) {
+/* Forgets a ripe version; its parent may be ripe then. False when the budget did not suffice: then
+ * everything is as it was, but for the entries looked at. */
+static bool forget(struct cw_tree *tree, size_t *budget) {
     struct cw_forest *forest = tree->forest;
-    struct cw_tree *parent = tree->parent;
+    struct cw_tree *parent = tree->parent, *child = tree->children ? tree->first_child : NULL;
     struct cw_retired *own = tree->own_retired;
     uint64_t after = parent ? parent->seq : 0;
+    if (!(child ? filter_retired(forest, child, after, budget) : drop_lists(forest, tree, budget)))
+        return false;
     disown(tree);
-    if (tree->children == 1) {
-        struct cw_tree *child = tree->first_child;
-        filter_retired(forest, child, after);
+    if (child) {
         append_retired(child, tree);
         adopt(parent, child);
-    } else {
-        if (tree->root && tree->root->birth > after)
-            doom(forest, tree->root, after);
-        drop_lists(forest, tree->retired);
+    } else if (tree->root && tree->root->birth > after) {
+        doom(forest, tree->root, after);
     }
     free_version(forest, tree, own);
     forest->ripe = is_ripe(parent) ? parent : NULL;
+    return true;
 }
 
 /* ---- requests ---- */
@@ -264,12 +297,13 @@ static void serve_request(const struct cw_request *rq) {
         tree->forest->ripe = tree;
 }
 
-/* True when garbage remains. */
+/* True when there is more to do than the budget allows. */
 static bool work(struct cw_forest *forest, size_t *budget) {
     take_requests(forest);
     while (!sweep(forest, budget)) {
         if (forest->ripe) {
-            forget(forest->ripe);
+            if (!forget(forest->ripe, budget))
+                return true;
             continue;
         }
         const struct cw_request *rq = next_request(forest);

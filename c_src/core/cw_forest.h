@@ -23,6 +23,8 @@
 
 #include "cw_node.h"
 
+#define CW_BOX_BIT ((uintptr_t)1)
+
 /* What a version retired: node pointers, or box pointers with the low bit set. It is made in one
  * block with its version, and may have to outlive it. */
 struct cw_retired {
@@ -32,6 +34,8 @@ struct cw_retired {
     uint32_t n;
     uintptr_t at[];
 };
+
+#define CW_FOREST_LOOKS 16u
 
 /* A request: `tree` was made from its parent, or has lost its last reference. */
 struct cw_request {
@@ -69,6 +73,9 @@ struct cw_forest {
     struct cw_request *queue; /* taken from `requests`, oldest first */
     struct cw_request **queue_end;
     struct cw_tree *ripe;    /* released, with at most one child: next to be forgotten */
+    struct cw_retired **at;  /* of its child's lists, the one at hand; NULL: not begun */
+    uint32_t looked;         /* at entries of that list; */
+    uint32_t kept;           /* these, now at its beginning, stay */
     struct cw_node *garbage; /* linked through `hash.lo`; freed before anything else is done */
 };
 
@@ -78,7 +85,8 @@ struct cw_forest {
 struct cw_tree *cw_forest_add(struct cw_forest *forest, struct cw_tree *parent, uint64_t seq,
                               struct cw_node *root, const uintptr_t *retired, uint32_t n);
 
-/* Serves waiting requests and frees at most `budget` nodes; true when some are left. The caller
+/* Serves waiting requests and frees at most `budget` nodes (looking at CW_FOREST_LOOKS retired ones
+ * costs as much as freeing one); true when some are left. The caller
  * holds a version or a token, so that the forest outlives the call. */
 bool cw_forest_serve(struct cw_forest *forest, size_t budget);
 

@@ -66,6 +66,23 @@ enum cw_err cw_fragment_end(struct cw_fragment_writer *w) {
     return err ? err : w->out->err;
 }
 
+enum cw_err cw_fragment_write(const struct cw_fragment *f, struct cw_buf *out) {
+    struct cw_fragment_writer w;
+    cw_fragment_begin(&w, out, f->from, f->to, f->net);
+    for (size_t i = 0; i < f->n; i++) {
+        const struct cw_area *area = &f->areas[i];
+        const struct cw_piece *p = f->pieces + area->first;
+        if (!area->below) {
+            cw_fragment_key(&w, area->key, area->n ? &p->payload : NULL);
+            continue;
+        }
+        cw_fragment_below(&w, area->key, area->n);
+        for (size_t k = 0; k < area->n; k++)
+            cw_fragment_cell(&w, p[k].key, p[k].payload);
+    }
+    return cw_fragment_end(&w);
+}
+
 /* ---- reading ---- */
 
 struct decode {
@@ -73,6 +90,7 @@ struct decode {
     struct cw_fragment *f;
     struct cw_buf key; /* the key before */
     struct cw_buf payload;
+    size_t keys; /* bytes of keys that may still be kept */
     size_t areas_cap;
     size_t pieces_n;
     size_t pieces_cap;
@@ -82,19 +100,16 @@ static void fail(struct decode *d, enum cw_err err) {
     cw_reader_fail(&d->r, err);
 }
 
+/* Room for one more than `n` in an array of `*cap`. */
 static bool grow(struct decode *d, void **at, size_t n, size_t *cap, size_t size) {
     if (n < *cap)
         return true;
-    size_t to = *cap ? *cap * 2 : 4;
-    void *p = cw_arena_alloc(&d->f->arena, to * size);
+    void *p = cw_arena_grow(&d->f->arena, *at, cap, size, 4);
     if (!p) {
         fail(d, CW_ENOMEM);
         return false;
     }
-    if (n)
-        memcpy(p, *at, n * size);
     *at = p;
-    *cap = to;
     return true;
 }
 
@@ -106,6 +121,16 @@ static struct cw_bytes keep(struct decode *d, const struct cw_buf *buf) {
         return cw_bytes("", 0);
     }
     return s;
+}
+
+static struct cw_bytes keep_key(struct decode *d) {
+    if (d->key.n > d->keys) {
+        fail(d, CW_EBUDGET);
+        return cw_bytes("", 0);
+    }
+    if (d->keys != SIZE_MAX)
+        d->keys -= d->key.n;
+    return keep(d, &d->key);
 }
 
 struct cw_name *cw_read_name(struct cw_reader *r, const struct cw_mem *mem) {
@@ -181,7 +206,8 @@ static void read_key(struct decode *d, bool repeat) {
         fail(d, d->key.err);
 }
 
-static void read_piece(struct decode *d) {
+/* The cell of the key just read, which was kept already if `kept`. */
+static void read_piece(struct decode *d, const struct cw_bytes *kept) {
     struct cw_key_parts parts;
     enum cw_err err = cw_key_check(cw_buf_slice(&d->key, 0), &parts);
     if (d->r.err || err) {
@@ -198,7 +224,7 @@ static void read_piece(struct decode *d) {
         fail(d, CW_ELIMIT);
     if (!grow(d, (void **)&d->f->pieces, d->pieces_n, &d->pieces_cap, sizeof *d->f->pieces))
         return;
-    struct cw_bytes key = keep(d, &d->key);
+    struct cw_bytes key = kept ? *kept : keep_key(d);
     d->f->pieces[d->pieces_n++] = (struct cw_piece){key, keep(d, &d->payload)};
 }
 
@@ -207,7 +233,7 @@ static struct cw_area *add_area(struct decode *d, bool below) {
     if (d->r.err || !grow(d, (void **)&f->areas, f->n, &d->areas_cap, sizeof *f->areas))
         return NULL;
     struct cw_area *area = &f->areas[f->n++];
-    *area = (struct cw_area){keep(d, &d->key), below, 0, d->pieces_n};
+    *area = (struct cw_area){keep_key(d), below, 0, d->pieces_n};
     return area;
 }
 
@@ -223,7 +249,7 @@ static void read_below(struct decode *d) {
         read_key(d, i == 0);
         if (!cw_bytes_has_prefix(cw_buf_slice(&d->key, 0), area->key))
             fail(d, CW_EMALFORMED);
-        read_piece(d);
+        read_piece(d, NULL);
         area->n++;
     }
 }
@@ -256,7 +282,7 @@ static void read_areas(struct decode *d) {
             if (!area)
                 return;
             area->n = 1;
-            read_piece(d);
+            read_piece(d, &area->key);
             break;
         case TAG_ABSENT:
             read_area_key(d);
@@ -288,8 +314,10 @@ static void read_head(struct decode *d) {
     d->f->net = type == CW_FORMAT_NET;
 }
 
-enum cw_err cw_fragment_read(struct cw_fragment *f, const struct cw_mem *mem, struct cw_bytes s) {
+enum cw_err cw_fragment_read(struct cw_fragment *f, const struct cw_mem *mem, size_t budget,
+                             struct cw_bytes s) {
     struct decode d = {.r = cw_reader(s), .f = f};
+    d.keys = budget < SIZE_MAX / CW_CELL_KEY ? budget * CW_CELL_KEY : SIZE_MAX;
     *f = (struct cw_fragment){.hlc = 0};
     cw_arena_init(&f->arena, mem, NULL, 0);
     cw_buf_init(&d.key, mem, NULL, 0);

@@ -41,8 +41,12 @@ struct cw_fragment {
     uint64_t hlc;            /* the greatest stamp inside */
 };
 
-/* Decodes foreign bytes. On success the caller owns the fragment. */
-enum cw_err cw_fragment_read(struct cw_fragment *f, const struct cw_mem *mem, struct cw_bytes s);
+/* Decodes foreign bytes. On success the caller owns the fragment, on failure nothing. Keys share
+ * their beginnings with those before, so a few bytes may be many when decoded: `budget` is in
+ * cells, each of which pays for CW_CELL_KEY bytes of keys; CW_EBUDGET when they are more. */
+#define CW_CELL_KEY 256u
+enum cw_err cw_fragment_read(struct cw_fragment *f, const struct cw_mem *mem, size_t budget,
+                             struct cw_bytes s);
 void cw_fragment_free(struct cw_fragment *f);
 
 /* A replica's name, as fragments and clocks have it: a length and a key-encoded atom or binary. The
@@ -68,5 +72,8 @@ void cw_fragment_below(struct cw_fragment_writer *w, struct cw_bytes prefix, uin
 void cw_fragment_cell(struct cw_fragment_writer *w, struct cw_bytes key, struct cw_bytes payload);
 /* Also on failure; returns the error of `out`, which then holds nothing of use. */
 enum cw_err cw_fragment_end(struct cw_fragment_writer *w);
+
+/* All of that: a whole fragment. */
+enum cw_err cw_fragment_write(const struct cw_fragment *f, struct cw_buf *out);
 
 #endif

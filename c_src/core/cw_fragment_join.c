@@ -147,23 +147,6 @@ static enum cw_err fuse_groups(struct fuse *fu) {
 
 /* ---- from bytes to bytes ---- */
 
-static enum cw_err write_fragment(const struct cw_fragment *f, struct cw_buf *out) {
-    struct cw_fragment_writer w;
-    cw_fragment_begin(&w, out, f->from, f->to, f->net);
-    for (size_t i = 0; i < f->n; i++) {
-        const struct cw_area *area = &f->areas[i];
-        const struct cw_piece *p = f->pieces + area->first;
-        if (!area->below) {
-            cw_fragment_key(&w, area->key, area->n ? &p->payload : NULL);
-            continue;
-        }
-        cw_fragment_below(&w, area->key, area->n);
-        for (size_t k = 0; k < area->n; k++)
-            cw_fragment_cell(&w, p[k].key, p[k].payload);
-    }
-    return cw_fragment_end(&w);
-}
-
 static size_t count_pieces(const struct cw_fragment *f) {
     return f->n ? f->areas[f->n - 1].first + f->areas[f->n - 1].n : 0;
 }
@@ -179,7 +162,7 @@ static enum cw_err fuse(struct fuse *fu, struct cw_buf *out) {
     enum cw_err err = fuse_clocks(fu);
     if (!err)
         err = fuse_groups(fu);
-    return err ? err : write_fragment(&fu->to, out);
+    return err ? err : cw_fragment_write(&fu->to, out);
 }
 
 /* An exact fragment's writes touched no key outside its areas: it knows no dot there. */
@@ -190,12 +173,12 @@ static struct part part_of(const struct cw_fragment *f) {
 }
 
 enum cw_err cw_fragment_join(const struct cw_mem *mem, struct cw_bytes a, struct cw_bytes b,
-                             struct cw_buf *out) {
+                             size_t budget, struct cw_buf *out) {
     struct cw_fragment fa, fb;
-    enum cw_err err = cw_fragment_read(&fa, mem, a);
+    enum cw_err err = cw_fragment_read(&fa, mem, budget, a);
     if (err)
         return err;
-    err = cw_fragment_read(&fb, mem, b);
+    err = cw_fragment_read(&fb, mem, budget, b);
     if (!err) {
         struct fuse fu = {.a = part_of(&fa), .b = part_of(&fb)};
         cw_arena_init(&fu.arena, mem, NULL, 0);

@@ -13,16 +13,10 @@
 
 #define CW_HLC_MAX ((UINT64_C(1) << 62) - 1)
 
-static inline uint64_t cw_hlc_ms(uint64_t hlc) {
-    return hlc >> 16;
-}
-
-static inline uint64_t cw_hlc_counter(uint64_t hlc) {
-    return hlc & 0xffff;
-}
-
-/* The next stamp after `last`, the greatest seen here or received, at wall clock `now_ms`.
- * CW_ERANGE when stamps have run out, which only a corrupt clock in the year 4199 can bring. */
+/* The next stamp after `last`, the greatest seen here or received, at wall clock `now_ms`. After
+ * CW_HLC_MAX, the end of the year 4199, there is no greater one and it is given again: whoever
+ * sends that stamp, by mistake or not, must not keep all others from writing. Registers then go by
+ * the dots. CW_ERANGE when `last` or `now_ms` is beyond the maximum. */
 enum cw_err cw_hlc_tick(uint64_t last, uint64_t now_ms, uint64_t *out);
 
 #endif

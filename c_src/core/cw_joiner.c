@@ -17,14 +17,10 @@ void cw_joiner_close(struct cw_joiner *j) {
 static enum cw_err add_edit(struct cw_joiner *j, struct cw_bytes key,
                             const struct cw_bytes *payload) {
     if (j->n == j->cap) {
-        size_t cap = j->cap ? j->cap * 2 : 64;
-        struct cw_edit *edits = cw_arena_alloc(&j->arena, cap * sizeof *edits);
+        void *edits = cw_arena_grow(&j->arena, j->edits, &j->cap, sizeof *j->edits, 64);
         if (!edits)
             return CW_ENOMEM;
-        if (j->n)
-            memcpy(edits, j->edits, j->n * sizeof *edits);
         j->edits = edits;
-        j->cap = cap;
     }
     struct cw_edit e = {.key = cw_arena_copy(&j->arena, key), .del = !payload};
     if (payload)

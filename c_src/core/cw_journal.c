@@ -1,19 +1,43 @@
 #include "cw_journal.h"
 
-/* An entry: len u32 | n << 1 | net u32 | n * (id u64, from u64, to u64) | touches | len u32. The
- * first one in the pages is the floor: spans from 0, nothing touched. */
+/* An entry: len u32 | n << 1 | net u32 | n * (id u64, from u64, to u64) | touches | len u32. */
 #define ENTRY_HEAD 8u
 #define ENTRY_TAIL 4u
 #define SPAN_SIZE 24u
 
-/* `used` only grows; whoever moves it from its own length on owns the bytes in between. */
-struct cw_journal_pages {
+/* A page holds entries, in the order in which they came, and knows what had been seen before the
+ * first of them: all these writes are in earlier pages, or forgotten. `used` only grows; whoever
+ * moves it from its own length on owns the bytes in between. */
+struct page {
     const struct cw_mem *mem;
     atomic_uint refs;
     atomic_size_t used;
     size_t cap;
+    struct cw_vv *vv; /* seen before, with those up to `own` of `self` */
+    uint64_t self;
+    uint64_t own;
     uint8_t bytes[];
 };
+
+/* The pages of some versions, oldest first. The list is never changed: a version that takes another
+ * page makes another list, without the pages that are too old. (Pages that point to those before
+ * them would need no list, but the oldest could not be dropped under those who read it.)
+ *
+ *     a line of versions, whose page D is full           [A B C D]  ->  [B C D E]
+ *     a version that had less of D, and wants to go on   [A B C D]  ->  [A B C D'] D' is a copy
+ *     the same, with more than half of a page in D       [A B C D]  ->  [A B C D E']
+ */
+struct cw_journal_pages {
+    const struct cw_mem *mem;
+    atomic_uint refs;
+    uint32_t n;
+    struct {
+        struct page *page;
+        size_t len; /* how much of it is meant; of the last one each version knows that itself */
+    } at[];
+};
+
+/* ---- life ---- */
 
 struct cw_journal cw_journal_retain(const struct cw_journal *journal) {
     if (journal->pages)
@@ -21,18 +45,33 @@ struct cw_journal cw_journal_retain(const struct cw_journal *journal) {
     return *journal;
 }
 
-static void release_pages(struct cw_journal_pages *pages) {
-    if (pages && atomic_fetch_sub(&pages->refs, 1) == 1)
-        cw_free(pages->mem, pages);
+static void release_page(struct page *page) {
+    if (atomic_fetch_sub(&page->refs, 1) != 1)
+        return;
+    cw_vv_release(page->vv);
+    cw_free(page->mem, page);
 }
 
 void cw_journal_release(struct cw_journal *journal) {
-    release_pages(journal->pages);
+    struct cw_journal_pages *pages = journal->pages;
     *journal = (struct cw_journal){NULL, 0};
+    if (!pages || atomic_fetch_sub(&pages->refs, 1) != 1)
+        return;
+    for (uint32_t i = 0; i < pages->n; i++)
+        release_page(pages->at[i].page);
+    cw_free(pages->mem, pages);
 }
 
 size_t cw_journal_bytes(const struct cw_journal *journal) {
-    return journal->pages ? sizeof *journal->pages + journal->pages->cap : 0;
+    const struct cw_journal_pages *pages = journal->pages;
+    size_t sum = pages ? sizeof *pages + pages->n * sizeof pages->at[0] : 0;
+    for (uint32_t i = 0; pages && i < pages->n; i++) {
+        const struct page *page = pages->at[i].page;
+        sum += sizeof *page + page->cap;
+        if (i == 0 || page->vv != pages->at[i - 1].page->vv)
+            sum += sizeof *page->vv + page->vv->n * sizeof page->vv->at[0];
+    }
+    return sum;
 }
 
 /* ---- touches: length varint, below byte, key ---- */
@@ -52,6 +91,16 @@ bool cw_touch_next(struct cw_reader *r, struct cw_bytes *key, bool *below) {
     return !r->err;
 }
 
+static size_t count_touches(struct cw_bytes touches) {
+    struct cw_reader r = cw_reader(touches);
+    struct cw_bytes key;
+    bool below;
+    size_t n = 0;
+    while (cw_touch_next(&r, &key, &below))
+        n++;
+    return n;
+}
+
 /* ---- entries ---- */
 
 struct entry {
@@ -59,14 +108,16 @@ struct entry {
     bool net;
     const uint8_t *spans;
     struct cw_bytes touches;
-    size_t len;
 };
+
+static size_t entry_size(size_t spans, size_t touches) {
+    return ENTRY_HEAD + SPAN_SIZE * spans + touches + ENTRY_TAIL;
+}
 
 static struct entry entry_at(const uint8_t *p) {
     size_t len = cw_load32le(p), word = cw_load32le(p + 4), n = word >> 1;
     size_t head = ENTRY_HEAD + SPAN_SIZE * n;
-    return (struct entry){n, word & 1, p + ENTRY_HEAD, cw_bytes(p + head, len - head - ENTRY_TAIL),
-                          len};
+    return (struct entry){n, word & 1, p + ENTRY_HEAD, cw_bytes(p + head, len - head - ENTRY_TAIL)};
 }
 
 static struct cw_span span_at(const struct entry *e, size_t i) {
@@ -89,102 +140,107 @@ static void write_entry(uint8_t *p, const struct cw_span *spans, size_t n, struc
     cw_store32le(p + touches.n, (uint32_t)len);
 }
 
-/* ---- the floor ---- */
-
-struct floor {
-    struct cw_span *at;
-    size_t n;
-};
-
-static void raise_floor(struct floor *floor, struct cw_span span) {
-    size_t lo = 0, hi = floor->n;
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-        if (floor->at[mid].id < span.id)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    if (lo == floor->n || floor->at[lo].id != span.id) {
-        memmove(floor->at + lo + 1, floor->at + lo, (floor->n++ - lo) * sizeof *floor->at);
-        floor->at[lo] = (struct cw_span){span.id, 0, 0};
-    }
-    if (floor->at[lo].to < span.to)
-        floor->at[lo].to = span.to;
-}
-
-static void floor_of_context(struct floor *floor, const struct cw_context *cx) {
-    for (uint32_t i = 0; i < cx->vv->n; i++)
-        raise_floor(floor, (struct cw_span){cx->vv->at[i].id, 0, cx->vv->at[i].counter});
-    if (cx->own)
-        raise_floor(floor, (struct cw_span){cx->self, 0, cx->own});
-}
-
-static void floor_of_entries(struct floor *floor, const uint8_t *p, size_t upto) {
-    struct entry e;
-    for (size_t at = 0; at < upto; at += e.len) {
-        e = entry_at(p + at);
-        for (size_t i = 0; i < e.n; i++)
-            raise_floor(floor, span_at(&e, i));
-    }
-}
-
 /* ---- adding ---- */
 
-static size_t entry_size(size_t spans, size_t touches) {
-    return ENTRY_HEAD + SPAN_SIZE * spans + touches + ENTRY_TAIL;
+static struct page *last_page(const struct cw_journal *journal) {
+    return journal->pages ? journal->pages->at[journal->pages->n - 1].page : NULL;
 }
 
 static uint8_t *append_in_place(struct cw_journal *journal, size_t len) {
-    struct cw_journal_pages *pages = journal->pages;
+    struct page *page = last_page(journal);
     size_t at = journal->len;
-    if (!pages || pages->cap - at < len ||
-        !atomic_compare_exchange_strong(&pages->used, &at, at + len))
+    if (!page || page->cap - at < len ||
+        !atomic_compare_exchange_strong(&page->used, &at, at + len))
         return NULL;
     journal->len += len;
-    return pages->bytes + at;
+    return page->bytes + at;
 }
 
-/* Where the entries to be kept begin when `len` more bytes are to fit within the limit: after the
- * floor, or further on. */
-static size_t cut_at(const struct cw_journal *journal, size_t len, size_t limit) {
-    const uint8_t *p = journal->pages->bytes;
-    size_t at = entry_at(p).len, keep = limit;
-    if (journal->len - at + len > keep)
-        keep /= 2;
-    while (journal->len - at > (keep > len ? keep - len : 0))
-        at += entry_at(p + at).len;
-    return at;
+/* How large pages get: small enough to be copied and dropped, but not smaller than the vector that
+ * may come with each, as far as the limit allows. */
+static size_t page_size(const struct cw_vv *vv, size_t limit) {
+    size_t size = limit / 8 < CW_JOURNAL_PAGE ? limit / 8 : CW_JOURNAL_PAGE;
+    size_t want = vv->n * sizeof vv->at[0], most = limit / 4;
+    if (want > most)
+        want = most;
+    return size > want ? size : want;
 }
 
-/* New pages that begin with a floor and the entries kept, with room for `len` bytes. */
-static enum cw_err renew(struct cw_journal *journal, const struct cw_mem *mem,
-                         const struct cw_context *before, size_t len, size_t limit) {
-    struct cw_journal_pages *old = journal->pages;
-    size_t cut = old ? cut_at(journal, len, limit) : 0, kept = old ? journal->len - cut : 0;
-    size_t room = before->vv->n + 1; /* every replica in an entry is in the context, or the self */
-    struct floor floor = {cw_alloc(mem, room * sizeof *floor.at), 0};
-    if (!floor.at)
-        return CW_ENOMEM;
-    if (old)
-        floor_of_entries(&floor, old->bytes, cut);
-    else
-        floor_of_context(&floor, before);
-    size_t head = entry_size(floor.n, 0), cap = 2 * (head + kept + len);
-    struct cw_journal_pages *pages = cw_alloc(mem, sizeof *pages + cap);
-    if (pages) {
-        pages->mem = mem;
-        atomic_init(&pages->refs, 1);
-        atomic_init(&pages->used, head + kept);
-        pages->cap = cap;
-        write_entry(pages->bytes, floor.at, floor.n, cw_bytes(NULL, 0), false, head);
-        if (kept)
-            memcpy(pages->bytes + head, old->bytes + cut, kept);
-        cw_journal_release(journal);
-        *journal = (struct cw_journal){pages, head + kept};
+/* A page for entries after what was seen in `before`, the first `used` bytes of them to be filled
+ * in by the caller. */
+static struct page *new_page(const struct cw_mem *mem, const struct cw_context *before, size_t cap,
+                             size_t used) {
+    struct page *page = cw_alloc(mem, sizeof *page + cap);
+    if (!page)
+        return NULL;
+    page->mem = mem;
+    atomic_init(&page->refs, 1);
+    atomic_init(&page->used, used);
+    page->cap = cap;
+    page->vv = cw_vv_retain((struct cw_vv *)before->vv);
+    page->self = before->self;
+    page->own = before->own;
+    return page;
+}
+
+static struct cw_context seen_before(const struct page *page) {
+    return (struct cw_context){page->vv, NULL, page->self, page->own};
+}
+
+static size_t len_of(const struct cw_journal *journal, uint32_t i) {
+    return i + 1 < journal->pages->n ? journal->pages->at[i].len : journal->len;
+}
+
+/* The newest of the journal's first `n` pages, as many as hold no more than `keep` bytes, and after
+ * them `page`, which it takes over. */
+static struct cw_journal_pages *list_pages(const struct cw_journal *journal, uint32_t n,
+                                           struct page *page, size_t keep) {
+    uint32_t first = n;
+    while (first > 0 && len_of(journal, first - 1) <= keep)
+        keep -= len_of(journal, --first);
+    n -= first;
+    struct cw_journal_pages *list;
+    list = cw_alloc(page->mem, sizeof *list + (n + 1) * sizeof list->at[0]);
+    if (!list)
+        return NULL;
+    list->mem = page->mem;
+    atomic_init(&list->refs, 1);
+    list->n = n + 1;
+    for (uint32_t i = 0; i < n; i++) {
+        list->at[i].page = journal->pages->at[first + i].page;
+        list->at[i].len = len_of(journal, first + i);
+        atomic_fetch_add_explicit(&list->at[i].page->refs, 1, memory_order_relaxed);
     }
-    cw_free(mem, floor.at);
-    return pages ? CW_OK : CW_ENOMEM;
+    list->at[n].page = page;
+    list->at[n].len = 0;
+    return list;
+}
+
+/* Makes the last page one with room for `len` more bytes: a larger copy while that is at most half
+ * of what pages get, else a new one. So neither small pages become many, nor is much copied. */
+static bool turn_page(struct cw_journal *journal, const struct cw_mem *mem,
+                      const struct cw_context *before, size_t len, size_t limit) {
+    const struct page *last = last_page(journal);
+    size_t most = page_size(before->vv, limit);
+    bool copy = last && journal->len + len <= most / 2;
+    size_t kept = copy ? journal->len : 0, cap = 2 * (kept + len);
+    if (cap > most)
+        cap = most > len ? most : len;
+    struct cw_context cx = copy ? seen_before(last) : *before;
+    struct page *page = new_page(mem, &cx, cap, kept);
+    if (!page)
+        return false;
+    if (kept)
+        memcpy(page->bytes, last->bytes, kept);
+    uint32_t n = last ? journal->pages->n - copy : 0;
+    struct cw_journal_pages *list = list_pages(journal, n, page, limit - kept - len);
+    if (!list) {
+        release_page(page);
+        return false;
+    }
+    cw_journal_release(journal);
+    *journal = (struct cw_journal){list, kept};
+    return true;
 }
 
 void cw_journal_add(struct cw_journal *journal, const struct cw_mem *mem, size_t limit,
@@ -194,7 +250,7 @@ void cw_journal_add(struct cw_journal *journal, const struct cw_mem *mem, size_t
     uint8_t *p = NULL;
     if (len <= limit / 2) {
         p = append_in_place(journal, len);
-        if (!p && renew(journal, mem, before, len, limit) == CW_OK)
+        if (!p && turn_page(journal, mem, before, len, limit))
             p = append_in_place(journal, len);
     }
     if (p)
@@ -205,13 +261,20 @@ void cw_journal_add(struct cw_journal *journal, const struct cw_mem *mem, size_t
 
 /* ---- reading ---- */
 
-static bool reaches(const struct entry *floor, const struct cw_vv *since) {
-    for (size_t i = 0; i < floor->n; i++) {
-        struct cw_span span = span_at(floor, i);
-        if (cw_vv_get(since, span.id) < span.to)
-            return false;
-    }
-    return true;
+struct look {
+    const struct cw_vv *since;
+    uint64_t news; /* writes still to be found */
+    size_t budget;
+    struct cw_buf *touches;
+    bool net;
+};
+
+/* Whether `since` has all that was seen before the page. */
+static bool reaches(const struct page *page, const struct cw_vv *since) {
+    if (cw_vv_get(since, page->self) < page->own)
+        return false;
+    enum cw_order order = cw_vv_compare(page->vv, since);
+    return order == CW_EQUAL || order == CW_BEFORE;
 }
 
 /* How many of the entry's writes are not in `since`. */
@@ -236,27 +299,42 @@ static bool is_split(const struct entry *e, const struct cw_vv *since) {
     return false;
 }
 
-bool cw_journal_since(const struct cw_journal *journal, const struct cw_vv *since, uint64_t news,
-                      struct cw_buf *touches, bool *net) {
-    *net = false;
-    if (!journal->pages)
-        return false;
-    const uint8_t *p = journal->pages->bytes;
-    struct entry floor = entry_at(p);
-    if (!reaches(&floor, since))
-        return false;
-    size_t at = journal->len;
-    while (news && at > floor.len) {
-        at -= cw_load32le(p + at - ENTRY_TAIL);
-        struct entry e = entry_at(p + at);
-        uint64_t n = news_in(&e, since);
-        if (!n)
-            continue;
-        if (e.net && is_split(&e, since))
-            return false;
-        *net |= e.net;
-        cw_buf_bytes(touches, e.touches);
-        news -= n < news ? n : news;
+static enum cw_err look_at(struct look *l, const struct entry *e) {
+    uint64_t n = news_in(e, l->since);
+    if (!n)
+        return CW_OK;
+    if (e->net && is_split(e, l->since))
+        return CW_EGAP;
+    size_t count = count_touches(e->touches);
+    if (count > l->budget)
+        return CW_EBUDGET;
+    l->budget -= count;
+    l->news -= n < l->news ? n : l->news;
+    l->net |= e->net;
+    cw_buf_bytes(l->touches, e->touches);
+    return l->touches->err;
+}
+
+/* From the newest entry of a page back to its first. */
+static enum cw_err look_through(struct look *l, const struct page *page, size_t len) {
+    enum cw_err err = CW_OK;
+    while (!err && l->news && len) {
+        len -= cw_load32le(page->bytes + len - ENTRY_TAIL);
+        struct entry e = entry_at(page->bytes + len);
+        err = look_at(l, &e);
     }
-    return true;
+    return err;
+}
+
+enum cw_err cw_journal_since(const struct cw_journal *journal, const struct cw_vv *since,
+                             uint64_t news, size_t budget, struct cw_buf *touches, bool *net) {
+    struct look l = {since, news, budget, touches, false};
+    if (!journal->pages || !reaches(journal->pages->at[0].page, since))
+        return CW_EGAP;
+    enum cw_err err = CW_OK;
+    for (uint32_t i = journal->pages->n; !err && i > 0; i--)
+        err = look_through(&l, journal->pages->at[i - 1].page, len_of(journal, i - 1));
+    if (!err)
+        *net = l.net;
+    return err;
 }

@@ -2,13 +2,14 @@
  *
  *     key     = content | receipt
  *     content = (map-kind field)+ kind suffix           map-kind: MAP or MAP_GROW
- *     receipt = 0x01 owner content                       (cw_cell.h, "Receipts")
+ *     receipt = 0x01 owner (map-kind field)+ kind       of a counter (cw_cell.h, "Receipts")
  *
- * `field` is a key-encoded term. The first map-kind is always MAP: the document itself. The suffix
- * is the element (a key-encoded term) for sets, the replica's id (8 bytes, big-endian) for
- * counters, empty for the others. So an object, a field with all below it, a set's elements are
- * each the range of keys with one prefix, in the order of kinds and terms. Two kinds at one path
- * are two ranges side by side; reading shows the one that comes first here. */
+ * `owner` is a replica's id (8 bytes, big-endian), `field` a key-encoded term. The first map-kind
+ * is always MAP: the document itself. The suffix is the element (a key-encoded term) for sets, the
+ * replica's id (8 bytes, big-endian) for counters, empty for the others. So an object, a field with
+ * all below it, a set's elements are each the range of keys with one prefix, in the order of kinds
+ * and terms. Two kinds at one path are two ranges side by side; reading shows the one that comes
+ * first here. */
 #ifndef CW_KIND_H
 #define CW_KIND_H
 
@@ -70,7 +71,7 @@ struct cw_key_parts {
     enum cw_class class;
     enum cw_kind kind;      /* of the content */
     uint64_t owner;         /* receipts, counters: the replica */
-    size_t path_at;         /* where the content begins: after tag and owner of a receipt */
+    size_t path_at;         /* where the fields begin: after tag and owner of a receipt */
     struct cw_bytes object; /* the key up to and with the kind's tag */
     struct cw_bytes suffix;
 };

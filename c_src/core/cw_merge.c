@@ -244,8 +244,15 @@ static enum cw_err join_areas(struct graft *g) {
     return !err && g->sweep ? sweep_to(g, &from, NULL) : err;
 }
 
-/* What the journal is to remember: all areas, and what else changed. */
+static bool is_whole(const struct cw_fragment *f) {
+    return f->n == 1 && f->areas[0].below && f->areas[0].key.n == 0;
+}
+
+/* What the journal is to remember: all areas, and what else changed. Of a whole state, what it changed
+ * here; else the next delta would be everything again. */
 static void touch_areas(struct graft *g) {
+    if (is_whole(g->f))
+        return;
     if (!g->sweep)
         g->j.touches.n = 0;
     for (size_t i = 0; i < g->f->n && g->j.touches.n <= CW_JOURNAL_MAX; i++)
@@ -267,14 +274,14 @@ static enum cw_err graft_fragment(struct graft *g, struct cw_vv *have, struct cw
     if (err)
         return err;
     return joined(g->doc, tree, have, g->f->to, g->f->hlc, cw_buf_slice(&g->j.touches, 0),
-                  g->f->net, out);
+                  g->f->net || is_whole(g->f), out);
 }
 
 enum cw_err cw_doc_apply(const struct cw_doc *doc, struct cw_bytes fragment, size_t budget,
                          struct cw_doc **out, struct cw_fault *fault) {
     struct cw_fragment f;
     struct cw_vv *have = NULL;
-    enum cw_err err = cw_fragment_read(&f, doc->mem, fragment);
+    enum cw_err err = cw_fragment_read(&f, doc->mem, budget, fragment);
     if (err)
         return err;
     err = cw_doc_settle(doc);

@@ -45,6 +45,11 @@ static inline struct cw_bytes cw_read_bytes(struct cw_reader *r, uint64_t n) {
     return s;
 }
 
+static inline uint64_t cw_read_u64le(struct cw_reader *r) {
+    struct cw_bytes s = cw_read_bytes(r, 8);
+    return s.n ? cw_load64le(s.p) : 0;
+}
+
 /* How reading a part that should hold one thing, no less and no more, ended: when it is too short,
  * the bytes it is a part of are not. */
 static inline enum cw_err cw_reader_whole(const struct cw_reader *part) {

@@ -283,11 +283,6 @@ static uint64_t read_u64be(struct cw_reader *r) {
     return s.n ? cw_load64be(s.p) : 0;
 }
 
-static uint64_t read_u64le(struct cw_reader *r) {
-    struct cw_bytes s = cw_read_bytes(r, 8);
-    return s.n ? cw_load64le(s.p) : 0;
-}
-
 static struct cw_token read_key_token(struct cw_reader *r) {
     struct cw_token t = {.type = CW_T_END};
     uint8_t tag = cw_read_byte(r);
@@ -356,7 +351,7 @@ static struct cw_token read_value_token(struct cw_reader *r) {
         value_big(r, &t, tag == VALUE_NEG_BIG);
         break;
     case CW_T_FLOAT:
-        float_token(r, &t, float_of_bits(read_u64le(r)));
+        float_token(r, &t, float_of_bits(cw_read_u64le(r)));
         break;
     case CW_T_ATOM:
     case CW_T_BINARY:
@@ -401,7 +396,7 @@ static bool is_simple_atom(struct cw_bytes s) {
            cw_bytes_eq(s, cw_bytes("false", 5));
 }
 
-static void check_atom(struct cw_reader *r, const struct cw_token *t) {
+static CW_NOINLINE void check_atom(struct cw_reader *r, const struct cw_token *t) {
     uint8_t plain[4 * CW_ATOM_MAX + 1];
     struct cw_bytes s = t->s;
     if (s.n > 2 * 4 * CW_ATOM_MAX) {

@@ -28,9 +28,9 @@
 #include "cw_hash.h"
 #include "cw_mem.h"
 
-#define CW_KEY_MAX 8192u           /* bytes of one key */
-#define CW_PAYLOAD_MAX (64u << 20) /* bytes of one payload */
-#define CW_TREE_HEIGHT_MAX 16      /* a key's level is capped one below */
+#define CW_KEY_MAX 8192u          /* bytes of one key */
+#define CW_PAYLOAD_MAX UINT32_MAX /* bytes of one payload */
+#define CW_TREE_HEIGHT_MAX 16     /* a key's level is capped one below */
 
 struct cw_tree;
 struct cw_node;
@@ -45,7 +45,8 @@ struct cw_tree *cw_tree_new(const struct cw_mem *mem);
 /* One more reference; returns `tree`. */
 struct cw_tree *cw_tree_retain(struct cw_tree *tree);
 
-/* Gives one reference back; NULL is ignored. Memory is reclaimed by cw_tree_reclaim. */
+/* Gives one reference back; NULL is ignored. What no version needs any more is freed before it
+ * returns, unless another thread is at that already. */
 void cw_tree_release(struct cw_tree *tree);
 
 /* cw_tree_release, then reclaims what no version needs any more, at most about `budget` nodes now
@@ -111,6 +112,10 @@ struct cw_range {
 };
 struct cw_range cw_tree_range(const struct cw_tree *tree, struct cw_bytes lo,
                               const struct cw_bytes *hi);
+
+/* Writes the key of the cell with `i` cells before it (i < count) to `key`, which has room for
+ * CW_KEY_MAX; returns its length. O(log n). */
+size_t cw_tree_nth(const struct cw_tree *tree, uint64_t i, uint8_t *key);
 
 /* ---- comparing two versions, of any forests ---- */
 

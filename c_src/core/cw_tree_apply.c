@@ -23,13 +23,13 @@ struct row {
 struct rows {
     struct row *at;
     uint32_t n;
-    uint32_t cap;
+    size_t cap;
 };
 
 struct list {
     uintptr_t *at;
     uint32_t n;
-    uint32_t cap;
+    size_t cap;
 };
 
 struct apply {
@@ -42,22 +42,16 @@ struct apply {
     enum cw_err err;
 };
 
-#define BOX_BIT ((uintptr_t)1)
-
 /* ---- lists in the arena ---- */
 
 static bool list_add(struct apply *ap, struct list *list, uintptr_t v) {
     if (list->n == list->cap) {
-        uint32_t cap = list->cap ? list->cap * 2 : 16;
-        uintptr_t *at = cw_arena_alloc(&ap->arena, cap * sizeof *at);
+        void *at = cw_arena_grow(&ap->arena, list->at, &list->cap, sizeof *list->at, 16);
         if (!at) {
             ap->err = CW_ENOMEM;
             return false;
         }
-        if (list->n)
-            memcpy(at, list->at, list->n * sizeof *at);
         list->at = at;
-        list->cap = cap;
     }
     list->at[list->n++] = v;
     return true;
@@ -67,16 +61,12 @@ static void rows_add(struct apply *ap, struct rows *rows, struct row row) {
     if (ap->err)
         return;
     if (rows->n == rows->cap) {
-        uint32_t cap = rows->cap ? rows->cap * 2 : 4;
-        struct row *at = cw_arena_alloc(&ap->arena, cap * sizeof *at);
+        void *at = cw_arena_grow(&ap->arena, rows->at, &rows->cap, sizeof *rows->at, 4);
         if (!at) {
             ap->err = CW_ENOMEM;
             return;
         }
-        if (rows->n)
-            memcpy(at, rows->at, rows->n * sizeof *at);
         rows->at = at;
-        rows->cap = cap;
     }
     rows->at[rows->n++] = row;
 }
@@ -84,7 +74,7 @@ static void rows_add(struct apply *ap, struct rows *rows, struct row row) {
 /* ---- nodes made and replaced ---- */
 
 static void free_made(const struct cw_mem *mem, uintptr_t v) {
-    cw_free(mem, (void *)(v & ~BOX_BIT));
+    cw_free(mem, (void *)(v & ~CW_BOX_BIT));
 }
 
 static void *made(struct apply *ap, void *p, uintptr_t bit) {
@@ -99,7 +89,7 @@ static void *made(struct apply *ap, void *p, uintptr_t bit) {
 }
 
 static void replaced(struct apply *ap, uintptr_t v) {
-    uint64_t birth = *(const uint64_t *)(v & ~BOX_BIT);
+    uint64_t birth = *(const uint64_t *)(v & ~CW_BOX_BIT);
     list_add(ap, birth == ap->seq ? &ap->scrapped : &ap->retired, v);
 }
 
@@ -109,7 +99,7 @@ static void replaced_node(struct apply *ap, const struct cw_node *nd) {
 
 static void replaced_box(struct apply *ap, const struct cw_box *box) {
     if (box)
-        replaced(ap, (uintptr_t)box | BOX_BIT);
+        replaced(ap, (uintptr_t)box | CW_BOX_BIT);
 }
 
 static struct cw_bytes copy_key(struct apply *ap, const struct cw_node *nd, uint32_t i) {
@@ -136,7 +126,7 @@ struct pairs {
 static struct cw_item pair_of_edit(struct apply *ap, const struct cw_edit *e) {
     struct cw_item it = {.key = e->key, .payload = e->payload};
     if (e->key.n + e->payload.n > CW_INLINE_MAX)
-        it.box = made(ap, cw_box_new(ap->mem, ap->seq, e->key, e->payload), BOX_BIT);
+        it.box = made(ap, cw_box_new(ap->mem, ap->seq, e->key, e->payload), CW_BOX_BIT);
     return it;
 }
 
@@ -392,7 +382,7 @@ static struct cw_hash work_leaf(struct apply *ap, const struct cw_node *nd, stru
         if (!c->add)
             continue;
         if (c->key.n + c->payload.n > CW_INLINE_MAX)
-            c->box = made(ap, cw_box_new(ap->mem, ap->seq, c->key, c->payload), BOX_BIT);
+            c->box = made(ap, cw_box_new(ap->mem, ap->seq, c->key, c->payload), CW_BOX_BIT);
         if (!ap->err)
             hash = cw_hash_add(hash, c->box ? c->box->hash : cw_hash_cell(c->key, c->payload));
         c->level = c->drop ? 0 : cw_key_level(c->key);

@@ -89,12 +89,31 @@ static enum cw_err diff_pairs(struct diff *df, struct side a, struct side b) {
 
 /* ---- rows of nodes ---- */
 
-/* Order of the first keys of two nodes. Heads and prefixes decide nearly always. */
-static int cmp_first(const struct cw_node *a, const struct cw_node *b) {
+static CW_NOINLINE int cmp_first_keys(const struct cw_node *a, const struct cw_node *b) {
     uint8_t ka[CW_KEY_MAX], kb[CW_KEY_MAX];
     cw_node_key(a, 0, ka);
     cw_node_key(b, 0, kb);
     return cw_bytes_cmp(cw_bytes(ka, cw_node_key_len(a, 0)), cw_bytes(kb, cw_node_key_len(b, 0)));
+}
+
+/* The 8 bytes of the first key from `at` on, which is within the prefix or at its end; zeroes after
+ * the key. */
+static uint64_t first_head(const struct cw_node *nd, size_t at) {
+    const uint8_t *p = cw_node_prefix(nd) + at;
+    size_t n = nd->plen - at;
+    return n >= 8 ? cw_head(p, n) : cw_head(p, n) | nd->heads[0] >> (8 * n);
+}
+
+/* Order of the first keys of two nodes. Prefixes and heads decide nearly always. */
+static int cmp_first(const struct cw_node *a, const struct cw_node *b) {
+    size_t n = a->plen < b->plen ? a->plen : b->plen;
+    int c = cw_memcmp(cw_node_prefix(a), cw_node_prefix(b), n);
+    if (c)
+        return c;
+    uint64_t x = first_head(a, n), y = first_head(b, n);
+    if (x != y)
+        return x < y ? -1 : 1;
+    return cmp_first_keys(a, b);
 }
 
 /* Below a leaf nothing is lower: it stands for itself in every row above its height. */

@@ -230,10 +230,6 @@ static bool has_seen(const struct update *u, struct cw_dot dot) {
     return !u->seen || mine || cw_context_contains(&u->context, dot);
 }
 
-static bool dot_before(struct cw_dot a, struct cw_dot b) {
-    return a.id < b.id || (a.id == b.id && a.counter < b.counter);
-}
-
 /* Appends the entries that were not seen, with `mine`, which may be empty, in its place. */
 static void put_unseen(const struct update *u, enum cw_class class, struct cw_bytes payload,
                        struct cw_bytes mine, struct cw_buf *out) {
@@ -241,7 +237,7 @@ static void put_unseen(const struct update *u, enum cw_class class, struct cw_by
     while (cw_entry_next(class, &payload, &e)) {
         if (has_seen(u, e.dot))
             continue;
-        if (mine.n && dot_before(u->dot, e.dot)) {
+        if (mine.n && cw_dot_cmp(u->dot, e.dot) < 0) {
             cw_buf_put(out, mine.p, mine.n);
             mine.n = 0;
         }
@@ -290,7 +286,7 @@ static enum cw_err drop_target(struct update *u, const struct target *t) {
 
 static enum cw_err put_register(struct update *u, const struct target *t, struct cw_bytes value) {
     enum cw_err err = CW_OK;
-    if (value.n > CW_PAYLOAD_MAX)
+    if (value.n > CW_VALUE_MAX)
         return CW_ELIMIT;
     if (!u->stamped)
         err = cw_hlc_tick(u->doc->hlc, u->now_ms, &u->hlc);
@@ -657,7 +653,7 @@ static size_t drop_idle(const struct update *u, const struct cw_doc *doc, struct
     return n;
 }
 
-/* Few edits are noted in `to`, more go into its tree. False when nothing changed. */
+/* Few edits are noted in `to`, more go into its tree. `*changed` tells whether anything did. */
 static enum cw_err take_edits(struct update *u, struct cw_doc *to, bool settled, bool *changed) {
     struct cw_edit edits[NOTED_EDITS];
     if (!settled && !u->view.flushed && u->view.n <= NOTED_EDITS) {

@@ -13,7 +13,7 @@ struct cw_view {
     struct cw_arena *arena;
     struct cw_tree *tree;      /* owned */
     struct cw_pending pending; /* the document's edits that `tree` lacks */
-    bool flushed;              /* `tree` has changes that the document has not */
+    bool flushed;              /* `tree` may have changes that neither `at` nor the document has */
     enum cw_err err;           /* of a look for which the document had to be settled */
     size_t n;
     struct cw_edit at[CW_VIEW_EDITS]; /* sorted */

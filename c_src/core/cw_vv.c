@@ -105,8 +105,16 @@ enum cw_order cw_vv_compare(const struct cw_vv *a, const struct cw_vv *b) {
     return less ? (more ? CW_CONCURRENT : CW_BEFORE) : (more ? CW_AFTER : CW_EQUAL);
 }
 
+static uint32_t count_both(const struct cw_vv *a, const struct cw_vv *b) {
+    struct walk w = {.a = a, .b = b};
+    uint32_t n = 0;
+    while (walk_next(&w))
+        n++;
+    return n;
+}
+
 enum cw_err cw_vv_merge(struct cw_vv *a, struct cw_vv *b, struct cw_vv **out) {
-    struct cw_vv *vv = cw_vv_new(a->mem, a->n + b->n);
+    struct cw_vv *vv = cw_vv_new(a->mem, count_both(a, b));
     if (!vv)
         return CW_ENOMEM;
     struct walk w = {.a = a, .b = b};

@@ -74,10 +74,6 @@ static inline uint64_t cw_vv_get(const struct cw_vv *vv, uint64_t id) {
     return i < vv->n ? vv->at[i].counter : 0;
 }
 
-static inline bool cw_vv_contains(const struct cw_vv *vv, struct cw_dot dot) {
-    return dot.counter <= cw_vv_get(vv, dot.id);
-}
-
 enum cw_order { CW_EQUAL, CW_BEFORE, CW_AFTER, CW_CONCURRENT };
 
 /* How `a` stands to `b`. */

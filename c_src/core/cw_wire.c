@@ -59,18 +59,13 @@ void cw_wire_put(struct cw_buf *out, const struct cw_key_parts *key, struct cw_b
 
 /* ---- reading ---- */
 
-static uint64_t read_u64le(struct cw_reader *r) {
-    struct cw_bytes s = cw_read_bytes(r, 8);
-    return s.n ? cw_load64le(s.p) : 0;
-}
-
 /* Only bounded counters have slots named by replicas. */
 static uint64_t read_slot_name(struct cw_reader *r, enum cw_kind kind) {
     uint64_t name = cw_read_byte(r);
     if (name <= CW_SLOT_TAKEN)
         return name;
     bool bounded = name == 2 && kind == CW_COUNTER_BOUNDED;
-    name = read_u64le(r);
+    name = cw_read_u64le(r);
     if (!bounded || name < CW_ID_MIN)
         cw_reader_fail(r, CW_EMALFORMED);
     return name;
@@ -135,13 +130,13 @@ static void read_dot(struct cw_reader *r, const struct cw_key_parts *key, struct
 
 static void read_value(struct cw_reader *r, struct cw_dot dot, struct cw_buf *out, uint64_t *hlc) {
     dot.counter = cw_read_varint(r);
-    uint64_t stamp = read_u64le(r);
+    uint64_t stamp = cw_read_u64le(r);
     if (stamp > CW_HLC_MAX)
         cw_reader_fail(r, CW_ERANGE);
     if (stamp > *hlc)
         *hlc = stamp;
     uint64_t n = cw_read_varint(r);
-    if (n > CW_PAYLOAD_MAX)
+    if (n > CW_VALUE_MAX)
         cw_reader_fail(r, CW_ELIMIT);
     struct cw_bytes value = cw_read_bytes(r, r->err ? 0 : n);
     struct cw_reader inner = cw_reader(value);

@@ -7,7 +7,9 @@
 #include "nif_clock.h"
 #include "nif_doc.h"
 #include "nif_lock.h"
+#include "nif_reconcile.h"
 #include "nif_reaper.h"
+#include "nif_term.h"
 
 /* Nodes that the drop of a handle frees at once; more go to the reaper. */
 #define RELEASE_NODES 256
@@ -51,12 +53,18 @@ ERL_NIF_TERM nif_go_dirty(ErlNifEnv *env, const char *name, nif_fn *fn, int argc
     return enif_schedule_nif(env, name, ERL_NIF_DIRTY_JOB_CPU_BOUND, fn, argc, argv);
 }
 
-void nif_report(ErlNifEnv *env, ErlNifTime began) {
+/* A percent of a timeslice, which is a millisecond. */
+#define PERCENT 10000u
+
+void nif_spend(ErlNifEnv *env, uint64_t ns) {
+    static _Thread_local uint64_t spent; /* of the scheduler, whichever process it was for */
     if (nif_is_dirty())
         return;
-    ErlNifTime percent = (enif_monotonic_time(ERL_NIF_USEC) - began) / 10; /* of a millisecond */
-    if (percent > 0)
-        enif_consume_timeslice(env, percent > 100 ? 100 : (int)percent);
+    spent += ns;
+    if (spent < PERCENT)
+        return;
+    enif_consume_timeslice(env, spent > 100 * PERCENT ? 100 : (int)(spent / PERCENT));
+    spent %= PERCENT;
 }
 
 /* ---- failures ---- */
@@ -110,6 +118,21 @@ static bool set_secret(ErlNifEnv *env, ERL_NIF_TERM info) {
     return true;
 }
 
+static bool make_constants(struct nif_lib *lib) {
+    lib->constants = enif_alloc_env();
+    if (!lib->constants)
+        return false;
+    lib->too_large = nif_make_too_large(lib->constants, false);
+    lib->too_small = nif_make_too_large(lib->constants, true);
+    return lib->too_large && lib->too_small;
+}
+
+static void free_lib(struct nif_lib *lib) {
+    if (lib->constants)
+        enif_free_env(lib->constants);
+    enif_free(lib);
+}
+
 static int load(ErlNifEnv *env, void **priv, ERL_NIF_TERM info) {
     ErlNifResourceFlags flags = ERL_NIF_RT_CREATE | ERL_NIF_RT_TAKEOVER;
     if (!set_secret(env, info))
@@ -119,12 +142,13 @@ static int load(ErlNifEnv *env, void **priv, ERL_NIF_TERM info) {
     struct nif_lib *lib = enif_alloc(sizeof *lib);
     if (!lib)
         return 3;
+    *lib = (struct nif_lib){.constants = NULL};
     fill_atoms(env, &lib->atoms);
-    lib->doc_type = enif_open_resource_type(env, NULL, "causeway_doc", doc_destroy, flags, NULL);
+    lib->doc_type = enif_open_resource_type(env, NULL, NIF_DOC_TYPE, doc_destroy, flags, NULL);
     lib->lock_type =
-        enif_open_resource_type(env, NULL, "causeway_lock", nif_lock_destroy, flags, NULL);
-    if (!lib->doc_type || !lib->lock_type) {
-        enif_free(lib);
+        enif_open_resource_type(env, NULL, NIF_LOCK_TYPE, nif_lock_destroy, flags, NULL);
+    if (!lib->doc_type || !lib->lock_type || !make_constants(lib)) {
+        free_lib(lib);
         return 4;
     }
     *priv = lib;
@@ -139,7 +163,7 @@ static int upgrade(ErlNifEnv *env, void **priv, void **old_priv, ERL_NIF_TERM in
 
 static void unload(ErlNifEnv *env, void *priv) {
     (void)env;
-    enif_free(priv);
+    free_lib(priv);
 }
 
 static ErlNifFunc calls[] = {
@@ -154,6 +178,7 @@ static ErlNifFunc calls[] = {
     {"doc_diff", 3, nif_doc_diff, 0},
     {"doc_encode", 1, nif_doc_encode, 0},
     {"doc_delta", 2, nif_doc_delta, 0},
+    {"doc_remembers", 2, nif_doc_remembers, 0},
     {"doc_delta_between", 2, nif_doc_delta_between, 0},
     {"doc_apply", 2, nif_doc_apply, 0},
     {"doc_clock", 1, nif_doc_clock, 0},
@@ -166,6 +191,10 @@ static ErlNifFunc calls[] = {
     {"clock_to_list", 1, nif_clock_to_list, 0},
     {"clock_from_list", 1, nif_clock_from_list, 0},
     {"hlc_tick", 2, nif_hlc_tick, 0},
+    {"doc_news", 4, nif_doc_news, ERL_NIF_DIRTY_JOB_CPU_BOUND},
+    {"doc_sums", 4, nif_doc_sums, ERL_NIF_DIRTY_JOB_CPU_BOUND},
+    {"doc_split", 4, nif_doc_split, ERL_NIF_DIRTY_JOB_CPU_BOUND},
+    {"doc_keys", 3, nif_doc_keys, ERL_NIF_DIRTY_JOB_CPU_BOUND},
     {"file_lock", 1, nif_file_lock, ERL_NIF_DIRTY_JOB_IO_BOUND},
 };
 

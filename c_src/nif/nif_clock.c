@@ -24,10 +24,12 @@ ERL_NIF_TERM nif_clock_merge(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]
         return enif_make_badarg(env);
     if (a.n + b.n > nif_bytes())
         return nif_go_dirty(env, "clock_merge", nif_clock_merge, argc, argv);
+    ErlNifTime began = nif_begin(a.n + b.n);
     cw_buf_init(&out, &nif_mem, space, sizeof space);
     enum cw_err err = cw_clock_merge(&nif_mem, a, b, &out);
     ERL_NIF_TERM term = err ? nif_error(env, err) : nif_make_binary(env, cw_buf_slice(&out, 0));
     cw_buf_free(&out);
+    nif_report(env, began);
     return term;
 }
 
@@ -43,7 +45,9 @@ ERL_NIF_TERM nif_clock_compare(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv
         return enif_make_badarg(env);
     if (x.n + y.n > nif_bytes())
         return nif_go_dirty(env, "clock_compare", nif_clock_compare, argc, argv);
+    ErlNifTime began = nif_begin(x.n + y.n);
     enum cw_err err = cw_clock_compare(&nif_mem, x, y, &order);
+    nif_report(env, began);
     return err ? nif_error(env, err) : names[order];
 }
 
@@ -70,11 +74,13 @@ ERL_NIF_TERM nif_clock_to_list(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv
         return enif_make_badarg(env);
     if (s.n > nif_bytes())
         return nif_go_dirty(env, "clock_to_list", nif_clock_to_list, argc, argv);
+    ErlNifTime began = nif_begin(s.n);
     enum cw_err err = cw_clock_read(&nif_mem, s, &vv);
     if (err)
         return nif_error(env, err);
     err = make_entries(&read, vv, &list);
     cw_vv_release(vv);
+    nif_report(env, began);
     return !err                   ? list
            : err == CW_EMALFORMED ? nif_error_atom(env, ATOM(env, unknown_atom), read.unknown)
                                   : nif_error(env, err);
@@ -129,14 +135,19 @@ static enum cw_err tidy(struct cw_vv *vv) {
     return err;
 }
 
-/* CW_EMALFORMED: `bad` is no entry. */
+/* CW_EMALFORMED: `bad` is no entry. CW_EBUDGET: the names are long. */
 static enum cw_err get_clock(ErlNifEnv *env, ERL_NIF_TERM list, unsigned n, struct cw_vv **out,
                              ERL_NIF_TERM *bad) {
     struct cw_vv *vv = cw_vv_new(&nif_mem, n);
     enum cw_err err = vv ? CW_OK : CW_ENOMEM;
+    size_t bytes = 0;
     while (!err && enif_get_list_cell(env, list, bad, &list)) {
         err = get_entry(env, *bad, &vv->at[vv->n]);
-        vv->n += !err;
+        if (err)
+            break;
+        bytes += vv->at[vv->n++].name->len;
+        if (bytes > nif_bytes())
+            err = CW_EBUDGET;
     }
     if (!err)
         err = tidy(vv);
@@ -147,15 +158,26 @@ static enum cw_err get_clock(ErlNifEnv *env, ERL_NIF_TERM list, unsigned n, stru
     return err;
 }
 
+/* Counts the cells of a list, up to one more than `most`; false when it is none. */
+static bool count_cells(ErlNifEnv *env, ERL_NIF_TERM list, unsigned most, unsigned *n) {
+    ERL_NIF_TERM head;
+    *n = 0;
+    while (*n <= most && enif_get_list_cell(env, list, &head, &list))
+        ++*n;
+    return *n > most || enif_is_empty_list(env, list);
+}
+
 ERL_NIF_TERM nif_clock_from_list(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     struct cw_vv *vv;
     ERL_NIF_TERM bad;
-    unsigned n;
-    if (!enif_get_list_length(env, argv[0], &n) || n > CW_REPLICAS_MAX)
+    unsigned n, most = nif_is_dirty() ? CW_REPLICAS_MAX : ENTRIES;
+    ErlNifTime began = nif_now();
+    if (!count_cells(env, argv[0], most, &n) || n > CW_REPLICAS_MAX)
         return enif_make_badarg(env);
-    if (n > ENTRIES && !nif_is_dirty())
+    enum cw_err err = n > most ? CW_EBUDGET : get_clock(env, argv[0], n, &vv, &bad);
+    nif_report(env, began);
+    if (err == CW_EBUDGET)
         return nif_go_dirty(env, "clock_from_list", nif_clock_from_list, argc, argv);
-    enum cw_err err = get_clock(env, argv[0], n, &vv, &bad);
     if (err)
         return err == CW_EMALFORMED ? nif_error_atom(env, ATOM(env, bad_entry), bad)
                                     : nif_error(env, err);

@@ -58,6 +58,11 @@ static ERL_NIF_TERM bad_replica(ErlNifEnv *env, enum cw_err err, ERL_NIF_TERM na
                             : nif_error_atom(env, ATOM(env, bad_replica), name);
 }
 
+/* Whether going through all replicas is too much for a normal scheduler. */
+static bool is_crowded(const struct cw_doc *doc) {
+    return !nif_is_dirty() && cw_doc_replicas(doc) > NIF_REPLICAS;
+}
+
 /* ---- life ---- */
 
 ERL_NIF_TERM nif_doc_new(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
@@ -78,13 +83,16 @@ ERL_NIF_TERM nif_doc_fork(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     struct cw_doc *fork = NULL;
     struct cw_buf name;
     uint8_t space[256];
-    (void)argc;
     if (!nif_get_doc(env, argv[0], &doc))
         return enif_make_badarg(env);
+    if (is_crowded(doc))
+        return nif_go_dirty(env, "doc_fork", nif_doc_fork, argc, argv);
+    ErlNifTime began = nif_begin(cw_doc_replicas(doc) * NIF_CELL);
     cw_buf_init(&name, &nif_mem, space, sizeof space);
     enum cw_err bad = nif_put_name(env, &name, argv[1]);
     enum cw_err err = bad ? bad : cw_doc_fork(doc, cw_buf_slice(&name, 0), &fork);
     cw_buf_free(&name);
+    nif_report(env, began);
     return bad ? bad_replica(env, bad, argv[1]) : doc_or_error(env, err, fork);
 }
 
@@ -126,12 +134,46 @@ static ERL_NIF_TERM ops_error(ErlNifEnv *env, enum cw_err err, const struct nif_
     }
 }
 
-/* A removal may be of all there is. */
-static bool is_large_update(const struct cw_doc *doc, const struct nif_ops *ops) {
+static bool removes(const struct cw_op *op) {
+    return op->verb == CW_DELETE || op->verb == CW_RESET;
+}
+
+static bool may_remove(const struct nif_ops *ops) {
     for (size_t i = 0; i < ops->n; i++)
-        if (ops->ops[i].verb == CW_DELETE || ops->ops[i].verb == CW_RESET)
-            return !nif_is_dirty() && cw_doc_count(doc) > NIF_OPS;
+        if (removes(&ops->ops[i]))
+            return true;
     return false;
+}
+
+/* At most how many cells a removal is of: those of every kind at its path. Which map a path goes
+ * through is not asked when the operation names it; then those at the path's beginning count. */
+static uint64_t count_removed(const struct cw_doc *doc, const struct cw_op *op) {
+    struct cw_bytes fields[CW_PATH_MAX];
+    struct cw_buf key;
+    uint8_t space[256];
+    enum cw_kind kind;
+    uint64_t cells = 0;
+    size_t n = 0;
+    for (; n < op->path_len && (n == 0 || !op->path[n].map); n++)
+        fields[n] = op->path[n].field;
+    cw_buf_init(&key, &nif_mem, space, sizeof space);
+    if (n == 0 || cw_doc_find(doc, fields, n, CW_KIND_NONE, &key, &kind))
+        cells = cw_doc_cells(doc, cw_bytes(key.p, key.n ? key.n - 1 : 0)); /* but for the kind */
+    else if (key.err)
+        cells = UINT64_MAX;
+    cw_buf_free(&key);
+    return cells;
+}
+
+/* A cell removed counts like an operation. */
+static bool is_large_update(const struct cw_doc *doc, const struct nif_ops *ops) {
+    uint64_t cells = 0;
+    if (nif_is_dirty() || cw_doc_count(doc) <= NIF_OPS)
+        return false;
+    for (size_t i = 0; i < ops->n && cells <= NIF_OPS; i++)
+        if (removes(&ops->ops[i]))
+            cells += count_removed(doc, &ops->ops[i]);
+    return cells > NIF_OPS;
 }
 
 /* What the two updates share: `seen` is NULL for who has seen everything. */
@@ -139,11 +181,12 @@ static ERL_NIF_TERM run_update(ErlNifEnv *env, const struct cw_doc *doc, const s
                                struct nif_ops *ops) {
     struct cw_doc *to = NULL;
     struct cw_fault fault = {0};
+    if (!ops->began && (seen || may_remove(ops)))
+        ops->began = nif_now();
     enum cw_err err =
         seen ? cw_doc_update_as_of(doc, seen, ops->ops, ops->n, now_ms(ops), &to, &fault)
              : cw_doc_update(doc, ops->ops, ops->n, now_ms(ops), &to, &fault);
-    if (!nif_is_dirty() && ops->n > 4)
-        enif_consume_timeslice(env, (int)(ops->n / 10) + 1); /* about a microsecond an op */
+    nif_report(env, ops->began);
     return err ? update_error(env, err, &fault) : nif_make_doc(env, to);
 }
 
@@ -158,7 +201,7 @@ ERL_NIF_TERM nif_doc_update(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     struct nif_ops ops = {.env = env, .arena = &arena, .limit = nif_bytes(), .bad = argv[argc - 1]};
     enum cw_err err = nif_get_ops(&ops, argv[argc - 1]);
     ERL_NIF_TERM term;
-    if (err == CW_EBUDGET || (!err && is_large_update(doc, &ops)))
+    if (err == CW_EBUDGET || (!err && is_large_update(doc, &ops)) || (seen && is_crowded(doc)))
         term = nif_go_dirty(env, "doc_update", nif_doc_update, argc, argv);
     else
         term = err ? ops_error(env, err, &ops) : run_update(env, doc, seen, &ops);
@@ -171,7 +214,9 @@ ERL_NIF_TERM nif_doc_merge(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
     struct cw_doc *to = NULL;
     if (!nif_get_doc(env, argv[0], &a) || !nif_get_doc(env, argv[1], &b))
         return enif_make_badarg(env);
-    ErlNifTime began = enif_monotonic_time(ERL_NIF_USEC);
+    if (is_crowded(a) || is_crowded(b))
+        return nif_go_dirty(env, "doc_merge", nif_doc_merge, argc, argv);
+    ErlNifTime began = nif_now();
     enum cw_err err = cw_doc_merge(a, b, nif_cells() / 3, &to); /* each may be a cache miss */
     if (err == CW_EBUDGET)
         return nif_go_dirty(env, "doc_merge", nif_doc_merge, argc, argv);
@@ -226,7 +271,10 @@ static enum cw_err get(ErlNifEnv *env, const struct cw_doc *doc, const struct fo
     struct nif_read read = nif_read(env, new_atoms);
     if (is_large(doc, f))
         return CW_EBUDGET;
+    if (f->kind != CW_REGISTER && f->kind != CW_FLAG)
+        read.began = nif_begin(cw_doc_count(doc) * NIF_CELL);
     enum cw_err err = nif_make_object(&read, doc, cw_buf_slice(&f->key, 0), f->kind, term);
+    nif_report(env, read.began);
     if (err)
         *term = read_error(env, err, &read);
     return err;
@@ -251,10 +299,11 @@ static ERL_NIF_TERM member(ErlNifEnv *env, const struct cw_doc *doc, const struc
     struct cw_buf elem;
     uint8_t space[256];
     cw_buf_init(&elem, &nif_mem, space, sizeof space);
-    struct nif_put put = {env, &elem, CW_KEY, CW_KEY_MAX, term};
+    struct nif_put put = {env, &elem, CW_KEY, CW_KEY_MAX, term, 0, 0};
     enum cw_err err = nif_put_term(&put, term);
     bool has =
         !err && cw_doc_has_element(doc, cw_buf_slice(&f->key, 0), f->kind, cw_buf_slice(&elem, 0));
+    nif_report(env, put.began);
     cw_buf_free(&elem);
     if (err && err != CW_EBUDGET && err != CW_ELIMIT)
         return bad_term(env, err, put.bad);
@@ -286,7 +335,9 @@ ERL_NIF_TERM nif_doc_rights(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
             found_close(&f);
             return nif_go_dirty(env, "doc_rights", nif_doc_rights, argc, argv);
         }
+        ErlNifTime began = nif_begin(cw_doc_count(doc) * NIF_CELL);
         enum cw_err err = cw_doc_rights(doc, cw_buf_slice(&f.key, 0), &here, &elsewhere);
+        nif_report(env, began);
         term = err ? nif_error(env, err)
                    : enif_make_tuple2(env, enif_make_uint64(env, here),
                                       enif_make_uint64(env, elsewhere));
@@ -368,11 +419,13 @@ ERL_NIF_TERM nif_doc_diff(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     struct cw_changes changes;
     if (!nif_get_doc(env, argv[0], &d.a) || !nif_get_doc(env, argv[1], &d.b))
         return enif_make_badarg(env);
+    ErlNifTime began = nif_now();
     enum cw_err err = cw_doc_changes(d.a, d.b, nif_cells() / 4, &changes);
     if (!err) {
         err = add_changes(&d, &changes);
         cw_changes_free(&changes);
     }
+    nif_report(env, began);
     if (err == CW_EBUDGET)
         return nif_go_dirty(env, "doc_diff", nif_doc_diff, argc, argv);
     return err ? read_error(env, err, &d.read) : d.list;
@@ -409,10 +462,12 @@ ERL_NIF_TERM nif_doc_encode(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     struct cw_buf out;
     if (!nif_get_doc(env, argv[0], &doc))
         return enif_make_badarg(env);
-    if (cw_doc_count(doc) > nif_cells())
+    if (cw_doc_count(doc) > nif_cells() || is_crowded(doc))
         return nif_go_dirty(env, "doc_encode", nif_doc_encode, argc, argv);
+    ErlNifTime began = nif_now();
     cw_buf_init(&out, buffer_mem(), NULL, 0);
     enum cw_err err = cw_doc_encode(doc, &out);
+    nif_report(env, began);
     if (!is_over(err))
         return buffer_or_error(env, err, &out);
     cw_buf_free(&out);
@@ -427,18 +482,38 @@ ERL_NIF_TERM nif_doc_delta(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
     uint8_t space[512];
     if (!nif_get_doc(env, argv[0], &doc) || !get_bytes(env, argv[1], &clock))
         return enif_make_badarg(env);
-    if (clock.n > nif_bytes())
+    if (clock.n > nif_bytes() || is_crowded(doc))
         return nif_go_dirty(env, "doc_delta", nif_doc_delta, argc, argv);
+    ErlNifTime began = nif_now();
     enum cw_err err = cw_clock_read(&nif_mem, clock, &since);
     if (err)
         return nif_error(env, err);
     cw_buf_init(&out, buffer_mem(), space, sizeof space);
     err = cw_doc_delta(doc, since, nif_cells(), &out);
     cw_vv_release(since);
+    nif_report(env, began);
     if (!is_over(err))
         return buffer_or_error(env, err, &out);
     cw_buf_free(&out);
     return nif_go_dirty(env, "doc_delta", nif_doc_delta, argc, argv);
+}
+
+/* (Doc, Clock): whether a delta since the clock would be less than the whole state. */
+ERL_NIF_TERM nif_doc_remembers(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    struct cw_bytes clock;
+    struct cw_vv *since;
+    bool yes;
+    if (!nif_get_doc(env, argv[0], &doc) || !get_bytes(env, argv[1], &clock))
+        return enif_make_badarg(env);
+    if (clock.n > nif_bytes())
+        return nif_go_dirty(env, "doc_remembers", nif_doc_remembers, argc, argv);
+    enum cw_err err = cw_clock_read(&nif_mem, clock, &since);
+    if (err)
+        return nif_error(env, err);
+    err = cw_doc_remembers(doc, since, &yes);
+    cw_vv_release(since);
+    return err ? nif_error(env, err) : yes ? ATOM(env, true) : ATOM(env, false);
 }
 
 ERL_NIF_TERM nif_doc_delta_between(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
@@ -447,8 +522,12 @@ ERL_NIF_TERM nif_doc_delta_between(ErlNifEnv *env, int argc, const ERL_NIF_TERM 
     uint8_t space[512];
     if (!nif_get_doc(env, argv[0], &old) || !nif_get_doc(env, argv[1], &doc))
         return enif_make_badarg(env);
+    if (is_crowded(old) || is_crowded(doc))
+        return nif_go_dirty(env, "doc_delta_between", nif_doc_delta_between, argc, argv);
+    ErlNifTime began = nif_now();
     cw_buf_init(&out, buffer_mem(), space, sizeof space);
     enum cw_err err = cw_doc_delta_between(old, doc, nif_cells() / 3, &out);
+    nif_report(env, began);
     if (!is_over(err))
         return buffer_or_error(env, err, &out);
     cw_buf_free(&out);
@@ -472,9 +551,9 @@ ERL_NIF_TERM nif_doc_apply(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
     struct cw_fault fault = {0};
     if (!nif_get_doc(env, argv[0], &doc) || !get_bytes(env, argv[1], &fragment))
         return enif_make_badarg(env);
-    if (fragment.n > nif_bytes())
+    if (fragment.n > nif_bytes() || is_crowded(doc))
         return nif_go_dirty(env, "doc_apply", nif_doc_apply, argc, argv);
-    ErlNifTime began = enif_monotonic_time(ERL_NIF_USEC);
+    ErlNifTime began = nif_now();
     enum cw_err err = cw_doc_apply(doc, fragment, nif_cells(), &to, &fault);
     if (err == CW_EBUDGET)
         return nif_go_dirty(env, "doc_apply", nif_doc_apply, argc, argv);
@@ -490,9 +569,14 @@ ERL_NIF_TERM nif_fragment_join(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv
         return enif_make_badarg(env);
     if (a.n + b.n > nif_bytes())
         return nif_go_dirty(env, "fragment_join", nif_fragment_join, argc, argv);
+    ErlNifTime began = nif_now();
     cw_buf_init(&out, &nif_mem, space, sizeof space);
-    enum cw_err err = cw_fragment_join(&nif_mem, a, b, &out);
-    return buffer_or_error(env, err, &out);
+    enum cw_err err = cw_fragment_join(&nif_mem, a, b, nif_cells(), &out);
+    nif_report(env, began);
+    if (err != CW_EBUDGET)
+        return buffer_or_error(env, err, &out);
+    cw_buf_free(&out);
+    return nif_go_dirty(env, "fragment_join", nif_fragment_join, argc, argv);
 }
 
 /* ---- about the document ---- */
@@ -502,15 +586,18 @@ ERL_NIF_TERM nif_doc_clock(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
     struct cw_vv *vv;
     struct cw_buf out;
     uint8_t space[512];
-    (void)argc;
     if (!nif_get_doc(env, argv[0], &doc))
         return enif_make_badarg(env);
+    if (is_crowded(doc))
+        return nif_go_dirty(env, "doc_clock", nif_doc_clock, argc, argv);
+    ErlNifTime began = nif_begin(cw_doc_replicas(doc) * NIF_CELL);
     enum cw_err err = cw_doc_clock(doc, &vv);
     if (err)
         return nif_error(env, err);
     cw_buf_init(&out, &nif_mem, space, sizeof space);
     cw_clock_put(&out, vv);
     cw_vv_release(vv);
+    nif_report(env, began);
     return buffer_or_error(env, out.err, &out);
 }
 
@@ -568,6 +655,9 @@ ERL_NIF_TERM nif_doc_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     uint64_t cells = cw_doc_count(doc);
     if (cells > nif_cells() * (nif_is_dirty() ? 1 : 16))
         return nif_go_dirty(env, "doc_info", nif_doc_info, argc, argv);
+    ErlNifTime began = nif_begin(cells * NIF_CELL);
+    size_t bytes = cw_doc_bytes(doc);
+    nif_report(env, began);
     return enif_make_tuple3(env, nif_make_name(env, cw_doc_replica(doc)),
-                            enif_make_uint64(env, cells), enif_make_uint64(env, cw_doc_bytes(doc)));
+                            enif_make_uint64(env, cells), enif_make_uint64(env, bytes));
 }

@@ -33,6 +33,9 @@ struct nif_lib {
     struct nif_atoms atoms;
     ErlNifResourceType *doc_type;
     ErlNifResourceType *lock_type;
+    ErlNifEnv *constants; /* holds these two: the integers nearest to zero that are too large */
+    ERL_NIF_TERM too_large;
+    ERL_NIF_TERM too_small;
 };
 
 static inline const struct nif_lib *nif_lib(ErlNifEnv *env) {
@@ -41,7 +44,16 @@ static inline const struct nif_lib *nif_lib(ErlNifEnv *env) {
 
 #define ATOM(env, name) (nif_lib(env)->atoms.a_##name)
 
-/* ---- documents as resources ---- */
+/* ---- documents as resources ----
+ *
+ * An upgraded library takes over the resources of the one before by their types' names, and reads
+ * what that wrote. So the layout's number is a part of the name: raise it in every release that
+ * changes struct nif_doc or anything reachable from it (struct cw_doc, cw_tree, cw_forest, cw_node,
+ * cw_pending, cw_vv, cw_name, cw_journal, cw_mem, and nif_mem's headers), what its bytes mean
+ * included. Then documents of before are strangers to the new library, which refuses them, and the
+ * old one stays to free them. */
+#define NIF_DOC_TYPE "causeway_doc_1"
+#define NIF_LOCK_TYPE "causeway_lock_1" /* of struct nif_lock */
 
 /* A handle is small, but what it keeps alive is not: an update leaves about a kilobyte of nodes
  * that only the old version needs. The VM collects a process's garbage by the bytes it sees, so the
@@ -67,6 +79,9 @@ ERL_NIF_TERM nif_make_doc(ErlNifEnv *env, struct cw_doc *doc);
 #define NIF_OPS 300
 #define NIF_BYTES (32u << 10)
 
+/* How many replicas a call may go through there, which many do several times. */
+#define NIF_REPLICAS 1500
+
 static inline bool nif_is_dirty(void) {
     return enif_thread_type() == ERL_NIF_THR_DIRTY_CPU_SCHEDULER;
 }
@@ -84,8 +99,28 @@ typedef ERL_NIF_TERM nif_fn(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 ERL_NIF_TERM nif_go_dirty(ErlNifEnv *env, const char *name, nif_fn *fn, int argc,
                           const ERL_NIF_TERM argv[]);
 
-/* Tells the scheduler what a call cost, by the clock. */
-void nif_report(ErlNifEnv *env, ErlNifTime began);
+/* Every call whose cost varies tells the scheduler what it cost, so that a process that makes many
+ * in a row gives way in time. The clock is not read, as that would take a good part of the call's
+ * own time, before it shows that there is much to do. What is less than the scheduler counts is
+ * kept for the next time. */
+void nif_spend(ErlNifEnv *env, uint64_t ns);
+
+static inline ErlNifTime nif_now(void) {
+    return enif_monotonic_time(ERL_NIF_NSEC);
+}
+
+/* The time, of a call on so many bytes, or cells at NIF_CELL bytes each; 0 when they are few. */
+#define NIF_SMALL 256u
+#define NIF_CELL 16u
+static inline ErlNifTime nif_begin(size_t size) {
+    return size < NIF_SMALL ? 0 : nif_now();
+}
+
+/* What has passed since `began`, unless that is 0. */
+static inline void nif_report(ErlNifEnv *env, ErlNifTime began) {
+    if (began)
+        nif_spend(env, (uint64_t)(nif_now() - began));
+}
 
 /* ---- failures ---- */
 

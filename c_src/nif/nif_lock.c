@@ -65,9 +65,9 @@ ERL_NIF_TERM nif_file_lock(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
     if (!lock)
         return nif_error(env, CW_ENOMEM);
     lock->fd = open_locked(name);
-    ERL_NIF_TERM term =
-        lock->fd < 0 ? posix_error(env, errno)
-                     : enif_make_tuple2(env, ATOM(env, ok), enif_make_resource(env, lock));
+    ERL_NIF_TERM term = lock->fd < 0
+                            ? posix_error(env, errno)
+                            : enif_make_tuple2(env, ATOM(env, ok), enif_make_resource(env, lock));
     enif_release_resource(lock);
     return term;
 }

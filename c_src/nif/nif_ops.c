@@ -29,16 +29,15 @@ ERL_NIF_TERM nif_make_kind(ErlNifEnv *env, enum cw_kind kind) {
 
 /* ---- parts of operations ---- */
 
-/* Encodes a term into the arena, through a buffer on the stack. What is longer than any key, or any
- * value, is not worth a larger budget; and parts that are shared make short terms very long. */
-static enum cw_err encode(struct nif_ops *ops, ERL_NIF_TERM term, enum cw_encoding enc,
+/* Encodes a term into the arena, through a buffer on the stack. What is longer than it may be at
+ * `most` is not worth a larger budget; and parts that are shared make short terms very long. */
+static enum cw_err encode(struct nif_ops *ops, ERL_NIF_TERM term, enum cw_encoding enc, size_t most,
                           struct cw_bytes *out) {
     struct cw_buf buf;
     uint8_t space[256];
-    size_t most = enc == CW_KEY ? CW_KEY_MAX : CW_PAYLOAD_MAX;
     bool final = most <= ops->limit;
     cw_buf_init(&buf, ops->arena->mem, space, sizeof space);
-    struct nif_put put = {ops->env, &buf, enc, final ? most : ops->limit, term};
+    struct nif_put put = {ops->env, &buf, enc, final ? most : ops->limit, term, ops->began, 0};
     enum cw_err err = nif_put_term(&put, term);
     if (!err) {
         *out = cw_arena_copy(ops->arena, cw_buf_slice(&buf, 0));
@@ -49,6 +48,7 @@ static enum cw_err encode(struct nif_ops *ops, ERL_NIF_TERM term, enum cw_encodi
     }
     if (err == CW_EMALFORMED)
         ops->bad = put.bad;
+    ops->began = put.began;
     if (ops->limit != SIZE_MAX)
         ops->limit -= buf.n < ops->limit ? buf.n : ops->limit;
     cw_buf_free(&buf);
@@ -60,24 +60,29 @@ enum cw_err nif_get_path(ErlNifEnv *env, struct cw_arena *arena, ERL_NIF_TERM li
     struct nif_ops ops = {.env = env, .arena = arena, .limit = SIZE_MAX, .bad = list};
     ERL_NIF_TERM head;
     enum cw_err err = CW_OK;
+    size_t left = CW_KEY_MAX;
     path->n = 0;
     while (!err && enif_get_list_cell(env, list, &head, &list)) {
         if (path->n == CW_PATH_MAX)
             err = CW_EPATH;
         else
-            err = encode(&ops, head, CW_KEY, &path->fields[path->n++]);
+            err = encode(&ops, head, CW_KEY, left, &path->fields[path->n]);
+        if (!err)
+            left -= path->fields[path->n++].n;
     }
+    nif_report(env, ops.began);
     *bad = ops.bad;
     return err ? err : enif_is_empty_list(env, list) ? CW_OK : CW_EPATH;
 }
 
 /* A path's first field: in a list of operations mostly the very term it was in the last one. */
-static enum cw_err encode_first(struct nif_ops *ops, ERL_NIF_TERM term, struct cw_bytes *out) {
+static enum cw_err encode_first(struct nif_ops *ops, ERL_NIF_TERM term, size_t most,
+                                struct cw_bytes *out) {
     if (ops->first.p && ops->first_term == term) {
         *out = ops->first;
-        return CW_OK;
+        return ops->first.n > most ? CW_ELIMIT : CW_OK;
     }
-    enum cw_err err = encode(ops, term, CW_KEY, out);
+    enum cw_err err = encode(ops, term, CW_KEY, most, out);
     if (!err) {
         ops->first_term = term;
         ops->first = *out;
@@ -114,17 +119,25 @@ static enum cw_err get_steps(struct nif_ops *ops, const struct base *base, ERL_N
     if (base->n)
         memcpy(steps, base->at, base->n * sizeof *steps);
     enum cw_err err = CW_OK;
+    size_t left = CW_KEY_MAX;
+    for (size_t i = 0; i < base->n; i++)
+        left -= steps[i].field.n;
     for (size_t i = 0; i < n && !err; i++) {
         struct cw_step *step = &steps[base->n + i];
         enif_get_list_cell(ops->env, list, &head, &list);
         step->map = i == 0 ? base->map : CW_KIND_NONE;
-        err = i == 0 ? encode_first(ops, head, &step->field)
-                     : encode(ops, head, CW_KEY, &step->field);
+        err = i == 0 ? encode_first(ops, head, left, &step->field)
+                     : encode(ops, head, CW_KEY, left, &step->field);
+        if (!err)
+            left -= step->field.n;
     }
     op->path = steps;
     op->path_len = base->n + n;
     return err;
 }
+
+/* As many are read and done faster than the clock is worth. */
+#define FEW_OPS 4
 
 static enum cw_err add_op(struct nif_ops *ops, const struct cw_op *op) {
     if (ops->n == ops->cap) {
@@ -138,6 +151,8 @@ static enum cw_err add_op(struct nif_ops *ops, const struct cw_op *op) {
         ops->cap = cap;
     }
     ops->ops[ops->n++] = *op;
+    if (ops->n > FEW_OPS && !ops->began)
+        ops->began = nif_now();
     return CW_OK;
 }
 
@@ -209,9 +224,9 @@ static enum cw_err get_args(struct nif_ops *ops, enum shape shape, const ERL_NIF
     enum cw_err err;
     switch (shape) {
     case SHAPE_VALUE:
-        return encode(ops, at[0], CW_VALUE, &op->arg);
+        return encode(ops, at[0], CW_VALUE, CW_VALUE_MAX, &op->arg);
     case SHAPE_ELEMENT:
-        return encode(ops, at[0], CW_KEY, &op->arg);
+        return encode(ops, at[0], CW_KEY, CW_KEY_MAX, &op->arg);
     case SHAPE_AMOUNT:
         return get_amount(ops, at[0], op);
     case SHAPE_TRANSFER:

@@ -14,8 +14,9 @@ struct nif_path {
     struct cw_bytes fields[CW_PATH_MAX];
     size_t n;
 };
-/* CW_EPATH when it is no list or too long, CW_ELIMIT for a field longer than any key, CW_EMALFORMED
- * for one that cannot be encoded; `bad` is that field, else the list. */
+/* CW_EPATH when it is no list or has too many fields, CW_ELIMIT when they are longer than any key,
+ * before any more are looked at, CW_EMALFORMED for one that cannot be encoded; `bad` is that field,
+ * else the list. So a path takes no more than some hundred microseconds. */
 enum cw_err nif_get_path(ErlNifEnv *env, struct cw_arena *arena, ERL_NIF_TERM list,
                          struct nif_path *path, ERL_NIF_TERM *bad);
 
@@ -23,6 +24,7 @@ struct nif_ops {
     ErlNifEnv *env;
     struct cw_arena *arena;
     size_t limit;      /* bytes of terms; SIZE_MAX lifts that of operations as well */
+    ErlNifTime began;  /* 0 while there is too little to be worth the time it takes */
     size_t seen;       /* operations, with those that hold others */
     struct cw_op *ops; /* in the arena */
     size_t n;

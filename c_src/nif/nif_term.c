@@ -90,6 +90,10 @@ static enum cw_err put_integer(struct nif_put *put, ERL_NIF_TERM term) {
         cw_put_int(put->buf, put->enc, v);
         return CW_OK;
     }
+    const struct nif_lib *lib =
+        nif_lib(put->env); /* to compare costs nothing, to convert it does */
+    if (enif_compare(term, lib->too_large) >= 0 || enif_compare(term, lib->too_small) <= 0)
+        return CW_ELIMIT;
     if (!enif_term_to_binary(put->env, term, &bin))
         return CW_ENOMEM;
     enum cw_err err = put_etf_big(put, term, cw_bytes(bin.data, bin.size));
@@ -107,11 +111,11 @@ static enum cw_err put_binary(struct nif_put *put, ERL_NIF_TERM term) {
     return CW_OK;
 }
 
-/* No further than the limit: an element takes a byte at least. */
+/* No further than the limit, with the lists and maps around it and before. */
 static enum cw_err list_length(struct nif_put *put, ERL_NIF_TERM term, size_t *n) {
     ERL_NIF_TERM head, rest = term;
     for (*n = 0; enif_get_list_cell(put->env, rest, &head, &rest); ++*n)
-        if (*n == put->limit)
+        if (put->counted++ == put->limit)
             return CW_EBUDGET;
     return enif_is_empty_list(put->env, rest) ? CW_OK : unencodable(put, term);
 }
@@ -161,8 +165,9 @@ static enum cw_err put_map(struct nif_put *put, ERL_NIF_TERM term, int depth) {
     size_t n;
     ErlNifMapIterator it;
     enif_get_map_size(put->env, term, &n);
-    if (n > put->limit)
+    if (n > put->limit - put->counted)
         return CW_EBUDGET;
+    put->counted += n;
     struct cw_pair *pairs = enif_alloc((n + 1) * sizeof *pairs);
     if (!pairs)
         return CW_ENOMEM;
@@ -209,6 +214,8 @@ static enum cw_err put_nested(struct nif_put *put, ERL_NIF_TERM term, int depth)
     if (depth > CW_TERM_DEPTH)
         return CW_ELIMIT;
     enum cw_err err = put_any(put, term, depth);
+    if (!put->began)
+        put->began = nif_begin(put->buf->n);
     if (err)
         return err;
     return put->buf->err ? put->buf->err : put->buf->n > put->limit ? CW_EBUDGET : CW_OK;
@@ -219,7 +226,7 @@ enum cw_err nif_put_term(struct nif_put *put, ERL_NIF_TERM term) {
 }
 
 enum cw_err nif_put_name(ErlNifEnv *env, struct cw_buf *buf, ERL_NIF_TERM term) {
-    struct nif_put put = {env, buf, CW_KEY, CW_NAME_MAX, term};
+    struct nif_put put = {env, buf, CW_KEY, CW_NAME_MAX, term, 0, 0};
     if (!enif_is_atom(env, term) && !enif_is_binary(env, term))
         return CW_EMALFORMED;
     if (term == ATOM(env, nil) || term == ATOM(env, true) || term == ATOM(env, false))
@@ -310,6 +317,18 @@ static bool make_big(ErlNifEnv *env, bool negative, struct cw_bytes be, uint8_t 
     bool ok = from_etf(env, etf, head + be.n, true, term);
     enif_free(etf);
     return ok;
+}
+
+ERL_NIF_TERM nif_make_too_large(ErlNifEnv *env, bool negative) {
+    ERL_NIF_TERM term;
+    uint8_t *be = enif_alloc(CW_BIG_MAX + 1);
+    if (!be)
+        return 0;
+    memset(be, 0, CW_BIG_MAX + 1);
+    be[0] = 1;
+    bool ok = make_big(env, negative, cw_bytes(be, CW_BIG_MAX + 1), 0, &term);
+    enif_free(be);
+    return ok ? term : 0;
 }
 
 ERL_NIF_TERM nif_make_wide(ErlNifEnv *env, const struct cw_wide *v) {
@@ -433,7 +452,7 @@ static bool make_nested(struct make *mk, ERL_NIF_TERM *term) {
 }
 
 struct nif_read nif_read(ErlNifEnv *env, ERL_NIF_TERM new_atoms) {
-    return (struct nif_read){env, new_atoms == ATOM(env, true), nif_bytes(), ATOM(env, nil)};
+    return (struct nif_read){env, new_atoms == ATOM(env, true), nif_bytes(), ATOM(env, nil), 0};
 }
 
 static enum cw_err make_first(struct nif_read *read, struct cw_reader *r, enum cw_encoding enc,
@@ -456,6 +475,8 @@ static bool spend(struct nif_read *read, size_t n) {
 enum cw_err nif_make_term(struct nif_read *read, struct cw_bytes s, enum cw_encoding enc,
                           ERL_NIF_TERM *term) {
     struct cw_reader r = cw_reader(s);
+    if (!read->began)
+        read->began = nif_begin(s.n);
     return spend(read, enc == CW_VALUE ? 4 * s.n : s.n) ? make_first(read, &r, enc, term)
                                                         : CW_EBUDGET;
 }
@@ -467,7 +488,7 @@ enum cw_err nif_make_first(struct nif_read *read, struct cw_reader *r, ERL_NIF_T
 }
 
 ERL_NIF_TERM nif_make_name(ErlNifEnv *env, const struct cw_name *name) {
-    struct nif_read read = {env, false, SIZE_MAX, ATOM(env, nil)};
+    struct nif_read read = {env, false, SIZE_MAX, ATOM(env, nil), 0};
     ERL_NIF_TERM term;
     return nif_make_term(&read, cw_name_bytes(name), CW_KEY, &term) ? read.unknown : term;
 }

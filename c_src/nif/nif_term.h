@@ -12,6 +12,8 @@ struct nif_put {
     enum cw_encoding enc;
     size_t limit;     /* bytes; CW_EBUDGET beyond */
     ERL_NIF_TERM bad; /* CW_EMALFORMED: the part that cannot be encoded */
+    ErlNifTime began; /* 0 while it is small */
+    size_t counted;   /* elements, of which each takes a byte at least */
 };
 
 /* Appends a term. CW_EMALFORMED for a pid, a function, an improper list ... inside it (`bad`),
@@ -24,6 +26,7 @@ struct nif_read {
                      * strangers cannot fill its table */
     size_t limit;   /* bytes, those of values count four times; CW_EBUDGET beyond */
     ERL_NIF_TERM unknown; /* CW_EMALFORMED: the atom's name */
+    ErlNifTime began;     /* 0 while nothing was read that is worth reporting */
 };
 
 /* With the limit of the scheduler at hand; `new_atoms` is true or something else. */
@@ -45,6 +48,9 @@ bool nif_make_map(ErlNifEnv *env, const ERL_NIF_TERM *at, size_t n, ERL_NIF_TERM
 /* An integer of 128 bits, two's complement. */
 struct cw_wide;
 ERL_NIF_TERM nif_make_wide(ErlNifEnv *env, const struct cw_wide *v);
+
+/* The integer of the least magnitude that nif_put_term refuses; 0 without memory. */
+ERL_NIF_TERM nif_make_too_large(ErlNifEnv *env, bool negative);
 
 /* A replica's name, an atom or a binary, encoded, to an empty buffer. CW_EMALFORMED for other
  * terms. */

@@ -4,7 +4,7 @@ defmodule Causeway.HLC do
 
   A stamp is an integer of 62 bits, 46 of milliseconds since 1970 and 16 of counter, so stamps order as
   integers do. `tick/2` gives the next one: the wall clock, or one more than the greatest stamp seen when the
-  wall clock is behind it.
+  wall clock is behind it. After the greatest stamp there is, at the end of the year 4199, comes that stamp again.
 
       iex> Causeway.HLC.tick(0, 1_000)
       65_536_000

@@ -129,7 +129,8 @@ defmodule Causeway.Store do
 
   @doc "What this replica, or the transaction's snapshot, has seen."
   @spec clock(source()) :: Clock.t()
-  def clock(source), do: source |> doc!() |> Doc.clock()
+  def clock(%Transaction{} = tx), do: tx |> Transaction.seen() |> Doc.clock()
+  def clock(name), do: name |> doc!() |> Doc.clock()
 
   @doc "The hash of all content; equal on replicas that have seen the same."
   @spec hash(source()) :: <<_::128>>
@@ -152,8 +153,9 @@ defmodule Causeway.Store do
   end
 
   @doc "Waits until this replica has seen a clock, `timeout` milliseconds at most."
-  @spec wait(atom(), Clock.t(), timeout()) :: :ok | {:error, Error.t()}
+  @spec wait(atom(), Clock.t(), non_neg_integer()) :: :ok | {:error, Error.t()}
   def wait(name, %Clock{} = clock, timeout \\ 5_000) do
+    Options.transaction!(timeout: timeout)
     rt = Runtime.fetch!(name)
 
     if Clock.contains?(Doc.clock(Runtime.doc(rt)), clock),
@@ -238,13 +240,13 @@ defmodule Causeway.Store do
   @spec subscribe(atom(), [] | [term()] | address(), since: Clock.t()) ::
           {:ok, reference(), Doc.t()}
   def subscribe(name, prefix \\ [], opts \\ []) do
-    prefix = if is_tuple(prefix), do: path!(prefix), else: prefix
-    name |> Runtime.fetch!() |> Publisher.subscribe(prefix, opts[:since])
+    opts = Options.subscribe!(opts)
+    name |> Runtime.running!() |> Publisher.subscribe(prefix!(prefix), opts[:since])
   end
 
   @doc "Ends what `subscribe/3` began. Events that are in the mailbox stay there."
   @spec unsubscribe(atom(), reference()) :: :ok
-  def unsubscribe(name, ref), do: name |> Runtime.fetch!() |> Publisher.unsubscribe(ref)
+  def unsubscribe(name, ref), do: name |> Runtime.running!() |> Publisher.unsubscribe(ref)
 
   # ---- the store itself ----
 
@@ -254,11 +256,12 @@ defmodule Causeway.Store do
 
   @doc "Replicates with a peer, a node or `{name, node}`, from now on."
   @spec connect(atom(), node() | {atom(), node()}) :: :ok
-  def connect(name, peer), do: name |> Runtime.fetch!() |> Gate.connect(peer)
+  def connect(name, peer), do: name |> Runtime.running!() |> Gate.connect(Options.peer!(peer))
 
   @doc "Takes nothing from a peer any more, and gives it nothing, until `connect/2`."
   @spec disconnect(atom(), node() | {atom(), node()}) :: :ok
-  def disconnect(name, peer), do: name |> Runtime.fetch!() |> Gate.disconnect(peer)
+  def disconnect(name, peer),
+    do: name |> Runtime.running!() |> Gate.disconnect(Options.peer!(peer))
 
   @doc """
   What there is to know: `:replica` and `:actor`, `:cells` and `:bytes` in memory, `:clock`, `:version`, `:log` and
@@ -270,13 +273,12 @@ defmodule Causeway.Store do
     rt = Runtime.fetch!(name)
     doc = Runtime.doc(rt)
     facts = Map.merge(Committer.info(rt), Map.take(Doc.info(doc), [:cells, :bytes]))
-    peers = for link <- Gate.links(rt), do: Link.info(link)
 
     Map.merge(facts, %{
       replica: rt.opts.replica,
       clock: Doc.clock(doc),
       dir: rt.opts[:dir],
-      peers: peers
+      peers: Link.infos(rt)
     })
   end
 
@@ -285,6 +287,10 @@ defmodule Causeway.Store do
   defp path!({bucket, key}), do: [bucket, key]
   defp path!([_, _ | _] = path), do: path
   defp path!(other), do: raise(Error, reason: {:bad_address, other})
+
+  defp prefix!([]), do: []
+  defp prefix!([bucket]), do: [bucket]
+  defp prefix!(address), do: path!(address)
 
   defp ops!(ops), do: ops |> List.wrap() |> Enum.map(&op!/1)
 

@@ -437,7 +437,7 @@ struct letter *world_post(struct world *w, const struct cw_buf *fragment) {
     l->p = malloc(fragment->n);
     l->n = fragment->n;
     memcpy(l->p, fragment->p, fragment->n);
-    CHECK_OK(cw_fragment_read(&f, &check_mem, cw_bytes(l->p, l->n)));
+    CHECK_OK(cw_fragment_read(&f, &check_mem, SIZE_MAX, cw_bytes(l->p, l->n)));
     l->from = vv_cut(f.from);
     l->to = vv_cut(f.to);
     l->net = f.net;

@@ -93,6 +93,25 @@ static void test_rights(void) {
     cw_doc_free(b);
 }
 
+static void test_rights_given_to_many(void) {
+    struct cw_doc *doc = doc_new(0), *next;
+    struct doc_line l;
+    struct cw_fault fault;
+    doc_edit(&doc, CW_INCREMENT, CW_COUNTER_BOUNDED, "a", NULL, 1000);
+    for (uint64_t i = 1; i <= 40; i++) {
+        struct cw_op op = *doc_line(&l, CW_TRANSFER, 0, "a", "1", i);
+        uint8_t name[] = {0x50, 'a', 'a' + (uint8_t)i, 0};
+        op.arg = cw_bytes(name, sizeof name);
+        CHECK_OK(cw_doc_update(doc, &op, 1, DOC_NOW, &next, &fault));
+        cw_doc_free(doc);
+        doc = next;
+    }
+    struct cw_fault f = doc_refuse(doc, CW_ERIGHTS, CW_DECREMENT, 0, "a", NULL, 1000);
+    CHECK(f.here == 1000 - 820 && f.elsewhere == 820);
+    CHECK(doc_counts(doc, "a", 1000));
+    cw_doc_free(doc);
+}
+
 /* Removed at one replica while another spends: nobody goes below zero, and who spent what was gone
  * owes nothing. */
 static void test_rights_and_removal(void) {
@@ -111,6 +130,33 @@ static void test_rights_and_removal(void) {
     cw_doc_free(b);
 }
 
+/* Debts in several counters at once, and increments of all of them in one write: what is forgiven
+ * to one moves the cells of the others. */
+static void test_debts_in_a_batch(void) {
+    static const char *const counters[] = {"b", "c", "e", "f"};
+    struct cw_doc *a = doc_new(0), *b, *next;
+    struct doc_line l[4];
+    struct cw_op ops[4];
+    struct cw_fault fault;
+    for (int i = 0; i < 4; i++) {
+        doc_edit(&a, CW_INCREMENT, CW_COUNTER_BOUNDED, counters[i], NULL, 10);
+        doc_edit(&a, CW_TRANSFER, 0, counters[i], "1", 4);
+        ops[i] = *doc_line(&l[i], CW_INCREMENT, 0, counters[i], NULL, 1);
+    }
+    b = doc_fork(a, 1);
+    for (int i = 0; i < 4; i++) {
+        doc_edit(&b, CW_DECREMENT, 0, counters[i], NULL, 3);
+        doc_edit(&a, CW_DELETE, 0, counters[i], NULL, 0);
+    }
+    doc_pull(&b, a);
+    CHECK_OK(cw_doc_update(b, ops, 4, DOC_NOW, &next, &fault));
+    for (int i = 0; i < 4; i++)
+        CHECK(doc_counts(next, counters[i], 1));
+    cw_doc_free(next);
+    cw_doc_free(a);
+    cw_doc_free(b);
+}
+
 static void test_ranges(void) {
     struct cw_doc *doc = doc_new(0), *next = NULL;
     struct cw_fault fault;
@@ -121,12 +167,35 @@ static void test_ranges(void) {
     doc_edit(&doc, CW_DECREMENT, 0, "a", NULL, most);
     CHECK(doc_counts(doc, "a", 0));
     doc_refuse(doc, CW_ERANGE, CW_DECREMENT, 0, "a", NULL, 1);
-    uint64_t last = cw_hlc_ms(CW_HLC_MAX);
+    uint64_t last = CW_HLC_MAX >> 16;
     CHECK(doc_try(doc, last + 1, CW_PUT, 0, "r", "x", 0, &next, &fault) == CW_ERANGE);
     CHECK(!next);
     CHECK_OK(doc_try(doc, last, CW_PUT, 0, "r", "x", 0, &next, &fault));
     cw_doc_free(next);
     cw_doc_free(doc);
+}
+
+/* A clock that is as far ahead as can be keeps nobody from writing: after the last stamp a put
+ * still replaces what it has seen, and of two apart all prefer the same. */
+static void test_the_last_stamp(void) {
+    struct cw_doc *a = doc_new(0), *b = doc_new(1), *next;
+    struct cw_fault fault;
+    CHECK_OK(doc_try(a, CW_HLC_MAX >> 16, CW_PUT, 0, "r", "x", 0, &next, &fault));
+    cw_doc_free(a);
+    a = next;
+    for (int i = 0; i < 0x10010; i++)
+        doc_edit(&a, CW_PUT, 0, "r", i % 2 ? "odd" : "even", 0);
+    CHECK(doc_holds(a, "r", "odd"));
+    doc_pull(&b, a);
+    doc_edit(&b, CW_PUT, 0, "r", "seen", 0);
+    CHECK(doc_holds(b, "r", "seen"));
+    doc_edit(&a, CW_PUT, 0, "r", "apart", 0);
+    doc_pull(&a, b);
+    doc_pull(&b, a);
+    CHECK(doc_same(a, b));
+    CHECK(doc_holds(a, "r", "seen") == (term_replica_id(1) > term_replica_id(0)));
+    cw_doc_free(a);
+    cw_doc_free(b);
 }
 
 /* Sums over several replicas may be more than 64 bits hold. */
@@ -232,8 +301,11 @@ int main(int argc, char **argv) {
         {"no such operation", test_no_such_operation},
         {"paths", test_paths},
         {"rights", test_rights},
+        {"rights given to many", test_rights_given_to_many},
         {"rights and removal", test_rights_and_removal},
+        {"debts in a batch", test_debts_in_a_batch},
         {"ranges", test_ranges},
+        {"the last stamp", test_the_last_stamp},
         {"wide sums", test_wide_sums},
         {"long keys", test_long_keys},
         {"a long receipt", test_a_long_receipt},

@@ -212,7 +212,8 @@ static bool connect(const struct letter *a, const struct letter *b) {
 static enum cw_err join_letters(const struct letter *a, const struct letter *b,
                                 struct cw_buf *out) {
     cw_buf_init(out, &check_mem, NULL, 0);
-    enum cw_err err = cw_fragment_join(&check_mem, cw_bytes(a->p, a->n), cw_bytes(b->p, b->n), out);
+    enum cw_err err =
+        cw_fragment_join(&check_mem, cw_bytes(a->p, a->n), cw_bytes(b->p, b->n), SIZE_MAX, out);
     CHECK(err == (connect(a, b) ? CW_OK : CW_EGAP));
     return err;
 }

@@ -177,7 +177,7 @@ static enum cw_err run_between(struct call *c) {
 }
 
 static enum cw_err run_join(struct call *c) {
-    return cw_fragment_join(&check_mem, c->x, c->y, &c->bytes);
+    return cw_fragment_join(&check_mem, c->x, c->y, SIZE_MAX, &c->bytes);
 }
 
 static enum cw_err run_changes(struct call *c) {

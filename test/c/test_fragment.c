@@ -1,9 +1,9 @@
 /* cw_fragment and cw_wire: random fragments of every kind of cell, there and back; what is refused.
  */
-#include "fragments.h"
 #include "random_terms.h"
 
 #include "../../c_src/core/cw_doc.h"
+#include "../../c_src/core/cw_fragment.h"
 #include "../../c_src/core/cw_hlc.h"
 #include "../../c_src/core/cw_tree.h"
 
@@ -308,11 +308,11 @@ static void same_fragment(const struct cw_fragment *a, const struct cw_fragment 
 
 static enum cw_err read_bytes(struct cw_bytes s) {
     struct cw_fragment f;
-    enum cw_err err = cw_fragment_read(&f, &check_mem, s);
+    enum cw_err err = cw_fragment_read(&f, &check_mem, SIZE_MAX, s);
     if (err)
         return err;
     struct cw_buf again = new_buf();
-    CHECK_OK(fragment_write(&f, &again));
+    CHECK_OK(cw_fragment_write(&f, &again));
     CHECK(cw_bytes_eq(s, cw_buf_slice(&again, 0)));
     cw_buf_free(&again);
     cw_fragment_free(&f);
@@ -327,8 +327,8 @@ static void test_round_trip(void) {
         struct cw_fragment f;
         struct cw_buf buf = new_buf();
         make(&m, CELLS, i % 5 ? 20 : CW_COUNTER_MAX);
-        CHECK_OK(fragment_write(&m.f, &buf));
-        CHECK_OK(cw_fragment_read(&f, &check_mem, cw_buf_slice(&buf, 0)));
+        CHECK_OK(cw_fragment_write(&m.f, &buf));
+        CHECK_OK(cw_fragment_read(&f, &check_mem, SIZE_MAX, cw_buf_slice(&buf, 0)));
         same_fragment(&m.f, &f);
         CHECK(f.hlc == greatest_stamp(&m.f));
         CHECK_OK(read_bytes(cw_buf_slice(&buf, 0)));
@@ -353,7 +353,7 @@ static void test_truncations(void) {
     for (int i = 0; i < check_rounds(60); i++) {
         struct cw_buf buf = new_buf();
         make(&m, 12, 20);
-        CHECK_OK(fragment_write(&m.f, &buf));
+        CHECK_OK(cw_fragment_write(&m.f, &buf));
         for (size_t n = 0; n < buf.n; n++)
             CHECK(read_copy(cw_buf_slice(&buf, 0), n) != CW_OK);
         cw_buf_byte(&buf, 0);
@@ -388,7 +388,7 @@ static void test_mutations(void) {
     for (int i = 0; i < check_rounds(40); i++) {
         struct cw_buf buf = new_buf();
         make(&m, 4, 20);
-        CHECK_OK(fragment_write(&m.f, &buf));
+        CHECK_OK(cw_fragment_write(&m.f, &buf));
         for (size_t k = 0; k < buf.n && k < 300; k++) {
             uint8_t was = buf.p[k];
             for (int b = 0; b < 8; b++) {
@@ -408,7 +408,7 @@ static void test_mutations(void) {
 
 static enum cw_err read_only(struct cw_bytes s) {
     struct cw_fragment f;
-    enum cw_err err = cw_fragment_read(&f, &check_mem, s);
+    enum cw_err err = cw_fragment_read(&f, &check_mem, SIZE_MAX, s);
     if (!err)
         cw_fragment_free(&f);
     return err;
@@ -417,8 +417,8 @@ static enum cw_err read_only(struct cw_bytes s) {
 static enum cw_err write_again(struct cw_bytes s) {
     struct cw_fragment f;
     struct cw_buf out = new_buf();
-    CHECK_OK(cw_fragment_read(&f, &cw_mem_std, s)); /* whose memory never fails */
-    enum cw_err err = fragment_write(&f, &out);
+    CHECK_OK(cw_fragment_read(&f, &cw_mem_std, SIZE_MAX, s)); /* whose memory never fails */
+    enum cw_err err = cw_fragment_write(&f, &out);
     CHECK(err || cw_bytes_eq(cw_buf_slice(&out, 0), s));
     cw_buf_free(&out);
     cw_fragment_free(&f);
@@ -427,7 +427,7 @@ static enum cw_err write_again(struct cw_bytes s) {
 
 static enum cw_err join_itself(struct cw_bytes s) {
     struct cw_buf out = new_buf();
-    enum cw_err err = cw_fragment_join(&check_mem, s, s, &out);
+    enum cw_err err = cw_fragment_join(&check_mem, s, s, SIZE_MAX, &out);
     CHECK(err || cw_bytes_eq(cw_buf_slice(&out, 0), s));
     cw_buf_free(&out);
     return err;
@@ -451,7 +451,7 @@ static void test_no_memory(void) {
     for (int i = 0; i < check_rounds(20); i++) {
         struct cw_buf buf = new_buf();
         make(&m, CELLS, 20);
-        CHECK_OK(fragment_write(&m.f, &buf));
+        CHECK_OK(cw_fragment_write(&m.f, &buf));
         without_memory(read_only, cw_buf_slice(&buf, 0));
         without_memory(write_again, cw_buf_slice(&buf, 0));
         without_memory(join_itself, cw_buf_slice(&buf, 0));
@@ -683,6 +683,41 @@ static void test_key_limit(void) {
         }
 }
 
+/* `n` elements of a set, each of which is 8000 bytes and shares all but the last two. */
+static struct cw_buf long_keys(int n) {
+    struct cw_buf out = new_buf(), key = long_key(CW_SET, false, 8000);
+    struct cw_vv *nothing = cw_vv_new(&check_mem, 0);
+    struct cw_fragment_writer w;
+    size_t object = key.n;
+    cw_fragment_begin(&w, &out, nothing, nothing, false);
+    for (int i = 0; i < n; i++) {
+        key.n = object;
+        cw_put_int(&key, CW_KEY, 0x8000 + i);
+        cw_fragment_key(&w, cw_buf_slice(&key, 0), NULL);
+    }
+    CHECK_OK(cw_fragment_end(&w));
+    cw_vv_release(nothing);
+    cw_buf_free(&key);
+    return out;
+}
+
+/* What few bytes grow to is limited by the budget, wherever they go. */
+static void test_budget_of_keys(void) {
+    struct cw_buf buf = long_keys(1000), out = new_buf();
+    struct cw_bytes s = cw_buf_slice(&buf, 0);
+    struct cw_doc *doc = cw_doc_new(&check_mem, name_bytes(9)), *to = NULL;
+    struct cw_fault fault;
+    CHECK(s.n < 16000);
+    CHECK(cw_doc_apply(doc, s, 30000, &to, &fault) == CW_EBUDGET && !to);
+    CHECK(cw_fragment_join(&check_mem, s, s, 30000, &out) == CW_EBUDGET);
+    CHECK_OK(cw_doc_apply(doc, s, 32000, &to, &fault));
+    CHECK_OK(cw_fragment_join(&check_mem, s, s, 32000, &out));
+    cw_doc_free(to);
+    cw_doc_free(doc);
+    cw_buf_free(&buf);
+    cw_buf_free(&out);
+}
+
 /* What begins with a whole field, or with an object's key, is below it, and nothing else is. */
 static void test_prefixes(void) {
     struct cw_vv *vv = random_vv(20);
@@ -727,6 +762,7 @@ int main(int argc, char **argv) {
         {"refused_payloads", test_refused_payloads},
         {"path_limit", test_path_limit},
         {"key_limit", test_key_limit},
+        {"budget_of_keys", test_budget_of_keys},
         {"prefixes", test_prefixes},
     };
     return check_main(argc, argv, "fragment", tests, sizeof tests / sizeof tests[0]);

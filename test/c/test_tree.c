@@ -439,6 +439,50 @@ static void test_a_kept_version_does_not_pin_its_heirs(void) {
     model_free(&mk);
 }
 
+/* Every cell of `tree` with a new payload. */
+static struct cw_tree *rewritten(struct cw_tree *tree, int cells, const char *payload) {
+    struct cw_edit *edits = calloc((size_t)cells, sizeof *edits);
+    uint8_t(*keys)[8] = calloc((size_t)cells, sizeof *keys);
+    struct cw_tree *next;
+    for (int i = 0; i < cells; i++) {
+        cw_store64be(keys[i], (uint64_t)i);
+        edits[i] = (struct cw_edit){cw_bytes(keys[i], 8), cw_bytes(payload, 1), false};
+    }
+    CHECK_OK(cw_tree_apply(tree, edits, (size_t)cells, &next));
+    free(edits);
+    free(keys);
+    return next;
+}
+
+/* Between one that is kept and one in which everything is new goes a version that needs next to
+ * nothing. To find that out takes a look at all that was replaced after it, in as many steps as the
+ * budget says; and then once more, when the kept one goes. */
+static void test_a_long_list_in_steps(void) {
+    struct cw_tree *empty = cw_tree_new(&check_mem), *kept = rewritten(empty, 20000, "a"), *one,
+                   *all;
+    struct cw_edit e = {cw_bytes("key", 3), cw_bytes("x", 1), false};
+    cw_tree_release(empty);
+    CHECK_OK(cw_tree_apply(kept, &e, 1, &one));
+    all = rewritten(one, 20000, "b");
+    size_t live = check_mem_live();
+    size_t steps = 0;
+    for (struct cw_forest *rest = cw_tree_release_some(one, 1); rest; steps++)
+        if (!cw_forest_serve(rest, 1)) {
+            cw_forest_drop_token(rest);
+            rest = NULL;
+        }
+    CHECK(steps > 20000 / 16 / CW_FOREST_LOOKS / 2 && check_mem_live() > live - 20);
+    CHECK(!cw_tree_check(kept) && !cw_tree_check(all));
+    struct cw_forest *rest = cw_tree_release_some(kept, 10);
+    CHECK(rest);
+    CHECK_OK(cw_tree_apply(all, &e, 1, &one)); /* what is going on keeps nobody from writing */
+    cw_tree_release(all);
+    CHECK(!cw_tree_check(one));
+    cw_forest_drain(rest);
+    CHECK(check_mem_live() < live - 20000 / 16 / 2);
+    cw_tree_release(one);
+}
+
 static void test_allocation_failures(void) {
     static struct batch b;
     struct cw_tree *tree = cw_tree_new(&check_mem);
@@ -541,6 +585,7 @@ int main(int argc, char **argv) {
         {"diff cost", test_diff_cost},
         {"versions", test_versions},
         {"a kept version does not pin its heirs", test_a_kept_version_does_not_pin_its_heirs},
+        {"a long list in steps", test_a_long_list_in_steps},
         {"allocation failures", test_allocation_failures},
         {"threads", test_threads},
         {"limits", test_limits},

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 
 #include "../../c_src/core/cw_clock.h"
-#include "fragments.h"
+#include "../../c_src/core/cw_fragment.h"
 #include "small_doc.h"
 #include "terms.h"
 
@@ -191,10 +191,10 @@ static struct cw_doc *apply(const struct cw_doc *doc, struct cw_bytes fragment) 
 static enum cw_err read_fragment(struct cw_bytes s, const struct cw_bytes *base, struct text *to,
                                  struct cw_buf *again) {
     struct cw_fragment f;
-    enum cw_err err = cw_fragment_read(&f, &check_mem, s);
+    enum cw_err err = cw_fragment_read(&f, &check_mem, SIZE_MAX, s);
     if (err)
         return err;
-    CHECK_OK(fragment_write(&f, again));
+    CHECK_OK(cw_fragment_write(&f, again));
     cw_fragment_free(&f);
     struct cw_doc *doc = cw_doc_new(&check_mem, cw_bytes("\x50reader", 8)), *next;
     if (base) {

@@ -43,13 +43,14 @@ defmodule Causeway.HLCTest do
     assert HLC.receive(5, 3) == 5
   end
 
-  test "stamps run out" do
-    for {last, now} <- [{@most, 0}, {@most + 1, 0}, {0, 1 <<< 46}, {0, (1 <<< 64) - 1}] do
+  test "stamps stay at the greatest, and are not beyond" do
+    for {last, now} <- [{@most + 1, 0}, {0, 1 <<< 46}, {0, (1 <<< 64) - 1}] do
       error = assert_raise Error, ~r/out of range/, fn -> HLC.tick(last, now) end
       assert error.reason == {:out_of_range, {:tick, last, now}}
     end
 
     assert HLC.tick(@most - 1, 0) == @most
+    assert HLC.tick(@most, 0) == @most
 
     for {last, now} <- [{-1, 0}, {0, -1}, {1 <<< 64, 0}, {:a, 0}, {0, 1.5}, {"", 0}],
         do: assert_raise(ArgumentError, fn -> HLC.tick(last, now) end)

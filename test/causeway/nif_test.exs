@@ -106,6 +106,38 @@ defmodule Causeway.NifTest do
       assert Doc.member?(start, [:s], <<77::128>>)
     end
 
+    test "documents of another layout are refused, and freed by the library that made them" do
+      before = System.get_env("CAUSEWAY_NIF")
+      start = set(500)
+      copy = Path.join(System.tmp_dir!(), "causeway_nif_layout_#{System.pid()}.so")
+      code = File.read!(library())
+      assert code =~ "causeway_doc_1"
+      File.write!(copy, String.replace(code, "causeway_doc_1", "causeway_doc_X"))
+
+      try do
+        System.put_env("CAUSEWAY_NIF", copy)
+        large = set(20_000)
+        reload()
+        :code.purge(:causeway_nif)
+        assert_raise ArgumentError, fn -> Doc.update(start, {:put, [:x], 1}) end
+        assert_raise ArgumentError, fn -> Doc.merge(Doc.new("b"), large) end
+        assert Doc.new("b") |> Doc.update({:put, [:x], 1}) |> Doc.value() == %{x: 1}
+      after
+        if before,
+          do: System.put_env("CAUSEWAY_NIF", before),
+          else: System.delete_env("CAUSEWAY_NIF")
+
+        :erlang.garbage_collect()
+        reload()
+        :code.purge(:causeway_nif)
+        File.rm!(copy)
+      end
+
+      # Nor does a later library find them.
+      assert_raise ArgumentError, fn -> Doc.value(start) end
+      assert Doc.get(set(500), [:s]) |> MapSet.size() == 500
+    end
+
     test "while processes work" do
       test = self()
 
@@ -487,6 +519,86 @@ defmodule Causeway.NifTest do
       end
     end
 
+    # None of these is too long for a normal scheduler, but many in a row are, unless each says what it cost.
+    test "many calls in a row" do
+      {s, m, c, empty} = {set(1000), map(500), map(12), Doc.new("a")}
+      other = s |> Doc.fork("b") |> Doc.update(for i <- 1..250, do: {:add, [:s], -i})
+      delta = Doc.delta(other, since: s)
+      names = for i <- 1..1000, do: {"replica #{i}", i}
+      {v, w} = {:causeway_clock.new(names), :causeway_clock.new([{"x", 1} | names])}
+      {few, more} = {:causeway_clock.new(Enum.take(names, 8)), :causeway_clock.new([{"x", 1}])}
+      large = Doc.update(empty, {:put, [:x], Enum.to_list(1..1000)})
+      path = [Map.new(1..600, &{&1, &1})]
+
+      for {name, args} <- [
+            doc_update: [m.ref, {:put, [:m, 1], 2}],
+            doc_update: [m.ref, for(i <- 1..100, do: {:put, [:m, i], 2})],
+            doc_update: [m.ref, {:put, [:m, 1], Enum.to_list(1..2000)}],
+            doc_update: [c.ref, {:delete, [:m]}],
+            doc_update: [m.ref, {:put, path, 1}],
+            doc_merge: [s.ref, other.ref],
+            doc_get: [m.ref, [], nil, false],
+            doc_get: [c.ref, [], nil, false],
+            doc_get: [m.ref, [:m, 1], nil, false],
+            doc_get: [s.ref, [:s], nil, false],
+            doc_get: [large.ref, [:x], nil, false],
+            doc_get: [m.ref, path, nil, false],
+            doc_member: [s.ref, [:s], hd(path)],
+            doc_hash: [m.ref, path],
+            doc_diff: [s.ref, other.ref, false],
+            doc_encode: [s.ref],
+            doc_delta: [s.ref, Clock.new().bytes],
+            doc_delta_between: [s.ref, other.ref],
+            doc_apply: [s.ref, delta],
+            doc_info: [s.ref],
+            fragment_join: [Doc.encode(s), delta],
+            clock_merge: [v, w],
+            clock_merge: [few, more],
+            clock_compare: [v, w],
+            clock_to_list: [v],
+            clock_from_list: [names]
+          ] do
+        call = nif(name, args)
+        {us, _} = :timer.tc(fn -> for _ <- 1..5, do: call.() end)
+        calls = div(5 * 100_000, us + 1) + 100
+        {slice, _} = Slices.measure_below(fn -> again(call, calls) end, 10_000, 7)
+        assert slice <= 10_000, "#{name} #{inspect(args, limit: 3)}: #{slice} us without a break"
+      end
+    end
+
+    defp again(_call, 0), do: :ok
+    defp again(call, n), do: call.() && again(call, n - 1)
+
+    test "removals go dirty for what they remove, not for what is beside it" do
+      doc =
+        Doc.update(map(5000), [
+          {:put, [:x], 1},
+          {:increment, [:n]},
+          {:in, [:g], :map_grow, [{:increment, [:n]}, {:increment, [:m]}]}
+        ])
+
+      for op <- [
+            {:delete, [:x]},
+            {:delete, [:m, 5]},
+            {:delete, [:m, 5], :register},
+            {:delete, [:m, :none, :none]},
+            {:reset, [:n]},
+            {:reset, [:g, :n]},
+            {:in, [:g], :map_grow, [{:reset, [:n]}]},
+            for(i <- 1..200, do: {:delete, [:m, i]})
+          ],
+          do: assert(check(:few, nif(:doc_update, [doc.ref, op])) == 0, inspect(op))
+
+      for op <- [
+            {:delete, [:m]},
+            {:delete, [:m], :map},
+            {:in, [], :map, [{:put, [:y], 1}, {:delete, [:m]}]},
+            {:in, [:m], :map, {:delete, [5]}},
+            [{:put, [:y], 1}, {:delete, [:x]}, {:delete, [:m]}]
+          ],
+          do: assert(check(:many, nif(:doc_update, [doc.ref, op])) > 0, inspect(op))
+    end
+
     test "documents that have nothing in common" do
       check(:merge, nif(:doc_merge, [set(1_000_000).ref, map(1_000_000, "b").ref]))
     end
@@ -502,6 +614,13 @@ defmodule Causeway.NifTest do
       ]
 
       empty = Doc.new("a")
+
+      # Too large for anything.
+      for term <- [1 <<< 32_000_000, -1 <<< 32_000_000] do
+        check(:put, nif(:doc_update, [empty.ref, {:put, [:x], [term]}]))
+        check(:add, nif(:doc_update, [empty.ref, {:add, [:x], term}]))
+        check(:path, nif(:doc_get, [empty.ref, [term], nil, false]))
+      end
 
       for term <- large do
         set = Doc.update(empty, {:add, [:s], 1})
@@ -533,15 +652,66 @@ defmodule Causeway.NifTest do
       )
     end
 
+    # Each field is short enough for a key, all of them are not.
+    test "paths of large terms" do
+      doc = Doc.update(Doc.new("a"), [{:put, [:x], 1}, {:add, [:s], 1}])
+      keys = Map.new(1..1400, &{&1, &1})
+      wide = Enum.reduce(1..60, 0, fn _, term -> [term | Enum.to_list(1..4000)] end)
+
+      for field <- [keys, wide, List.duplicate(nil, 8000)] do
+        path = List.duplicate(field, 64)
+        check(:get, nif(:doc_get, [doc.ref, path, nil, false]))
+        check(:member, nif(:doc_member, [doc.ref, path, 1]))
+        check(:element, nif(:doc_member, [doc.ref, [:s], path]))
+        check(:rights, nif(:doc_rights, [doc.ref, path]))
+        check(:hash, nif(:doc_hash, [doc.ref, path]))
+        check(:put, nif(:doc_update, [doc.ref, {:put, path, 1}]))
+        check(:value, nif(:doc_update, [doc.ref, {:put, [:x], path}]))
+        assert :causeway_nif.doc_get(doc.ref, path, nil, false) == :absent
+        assert Doc.hash(doc, path) == <<0::128>>
+        assert {:error, %{reason: {:too_large, _}}} = Doc.try_update(doc, {:put, path, 1})
+      end
+    end
+
     test "many replicas" do
       counters = for i <- 1..20_000, do: {"replica #{i}", i}
       {a, b} = {:causeway_clock.new(counters), :causeway_clock.new([{"x", 1} | counters])}
       check(:new, nif(:clock_from_list, [counters]))
+      long = for i <- 1..1000, do: {String.pad_leading("#{i}", 1000), i}
+      check(:new, nif(:clock_from_list, [long]))
+      assert_raise ArgumentError, fn -> :causeway_clock.new([{"a", 1} | :rest]) end
+      assert_raise ArgumentError, fn -> :causeway_clock.new(long ++ [{"a", 1} | :rest]) end
       check(:merge, nif(:clock_merge, [a, b]))
       check(:merge_same, nif(:clock_merge, [a, a]))
       check(:compare, nif(:clock_compare, [a, b]))
       check(:to_list, nif(:clock_to_list, [a]))
       check(:delta, nif(:doc_delta, [Doc.new("a").ref, a]))
+
+      # A document that all of them have written to: each its own field, half of which are gone.
+      alone = fn n -> Doc.new("replica #{n}") |> Doc.update({:put, [n], n}) end
+      all = Enum.reduce(1..3000, Doc.new("all"), &Doc.merge(&2, alone.(&1)))
+      all = Doc.update(all, for(n <- 1..2900, do: {:delete, [n]}))
+      more = Doc.update(all, {:put, [:x], 1})
+      {old, new} = {all.ref, more.ref}
+      as_of = Doc.merge(more, alone.(0)).ref
+
+      for {name, args} <- [
+            doc_clock: [new],
+            doc_fork: [new, "b"],
+            doc_merge: [Doc.fork(all, "c").ref, new],
+            doc_encode: [new],
+            doc_delta: [new, Doc.clock(all).bytes],
+            doc_delta: [new, Clock.new().bytes],
+            doc_delta_between: [old, new],
+            doc_apply: [old, Doc.delta(more, since: all)],
+            doc_update: [as_of, new, {:put, [:x], 2}]
+          ],
+          do: assert(check(name, nif(name, args)) > 0, "#{name}: not on a dirty scheduler")
+
+      too_many = List.duplicate({"a", 1}, (1 <<< 24) + 1)
+      refused = fn -> catch_error(:causeway_nif.clock_from_list(too_many)) end
+      assert refused.() == :badarg
+      check(:too_many, refused)
     end
   end
 end

@@ -169,7 +169,7 @@ static void join(struct world *w, size_t r, size_t k, size_t l) {
     if (!w->mail[k].n || !w->mail[l].n)
         return;
     enum cw_err err = cw_fragment_join(&check_mem, cw_buf_slice(&w->mail[k], 0),
-                                       cw_buf_slice(&w->mail[l], 0), &joined);
+                                       cw_buf_slice(&w->mail[l], 0), SIZE_MAX, &joined);
     CHECK(err == CW_OK || err == CW_EGAP);
     struct cw_doc *one = err ? NULL : apply(w->docs[r], &w->mail[k]);
     struct cw_doc *two = one ? apply(one, &w->mail[l]) : NULL;

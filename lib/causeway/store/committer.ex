@@ -22,8 +22,8 @@ defmodule Causeway.Store.Committer do
       :disk,
       :log,
       :actor,
-      :floor,
       :checkpoint,
+      wrote: false,
       checkpointed: {0, 0},
       armed: [],
       waiting: %{},
@@ -88,7 +88,7 @@ defmodule Causeway.Store.Committer do
   end
 
   defp open(rt, nil) do
-    {doc, version, actor} = Runtime.last(rt) || {Doc.new(rt.opts.replica), 0, rt.opts.replica}
+    {doc, version, actor} = Runtime.last(rt) || new_in_memory(rt.opts.replica)
     {:ok, state(rt, doc, version, actor), %{records: 0, cut: 0}}
   end
 
@@ -105,9 +105,15 @@ defmodule Causeway.Store.Committer do
     end
   end
 
+  # Peers may have writes of an earlier run, whose numbers are not known here and must not be used again.
+  defp new_in_memory(replica) do
+    actor = Disk.actor_name(replica)
+    {Doc.new(actor), 0, actor}
+  end
+
   defp state(rt, doc, version, actor) do
     Runtime.put_actor(rt, actor)
-    %State{rt: rt, doc: doc, version: version, actor: actor, floor: own(doc, actor)}
+    %State{rt: rt, doc: doc, version: version, actor: actor}
   end
 
   defp report(rt, disk, fate, cut) do
@@ -156,10 +162,12 @@ defmodule Causeway.Store.Committer do
   end
 
   def handle_call({:seen_elsewhere, n}, _from, state) do
-    cond do
-      n <= own(state.doc, state.actor) -> {:reply, :ok, state}
-      own(state.doc, state.actor) > state.floor -> {:reply, {:error, :written_since}, state}
-      true -> become_new(state)
+    with :restored <- check_own(state.doc, n, state),
+         {:ok, state} <- become_new(state) do
+      {:reply, :ok, state}
+    else
+      :known -> {:reply, :ok, state}
+      {:error, error} -> {:reply, {:error, error}, state}
     end
   end
 
@@ -223,26 +231,59 @@ defmodule Causeway.Store.Committer do
   # versions: newest first
   defp run_group(requests, state) do
     began = System.monotonic_time()
-    group = %{doc: state.doc, mark: state.doc, deltas: [], versions: [], answers: [], ops: 0}
-    group = Enum.reduce(requests, group, &run(&1, &2, state))
+
+    group = %{
+      doc: state.doc,
+      mark: state.doc,
+      deltas: [],
+      versions: [],
+      answers: [],
+      ops: 0,
+      wrote: false
+    }
+
+    {group, rest} = run_all(requests, group, state)
     clock = Doc.clock(group.doc)
     group = Map.put(group, :changed, clock != Doc.clock(state.doc))
 
     case write(state, group) do
       {:ok, state} ->
-        state = publish(state, group)
+        state = publish(%{state | wrote: state.wrote or group.wrote}, group)
 
         for {from, answer} <- group.answers,
             do: GenServer.reply(from, with(:ok <- answer, do: {:ok, clock}))
 
         measure(state, group, began)
-        maybe_checkpoint(%{state | last_group: length(requests)})
+        run_rest(rest, maybe_checkpoint(%{state | last_group: length(requests)}))
 
       {:error, error} ->
         for {from, answer} <- group.answers,
             do: GenServer.reply(from, with(:ok <- answer, do: {:error, error}))
 
-        state
+        run_rest(rest, state)
+    end
+  end
+
+  defp run_all([], group, _state), do: {group, []}
+
+  defp run_all([request | rest] = all, group, state) do
+    case run(request, group, state) do
+      :restored -> {group, all}
+      group -> run_all(rest, group, state)
+    end
+  end
+
+  # A delta with writes of this actor that it does not know: they are taken in by a new one.
+  defp run_rest([], state), do: state
+
+  defp run_rest([{from, _} | rest] = requests, state) do
+    case become_new(state) do
+      {:ok, state} ->
+        run_group(requests, state)
+
+      {:error, error} ->
+        GenServer.reply(from, {:error, error})
+        if rest == [], do: state, else: run_group(rest, state)
     end
   end
 
@@ -250,22 +291,22 @@ defmodule Causeway.Store.Committer do
     with :ok <- certify(group.doc, seen, certify),
          {:ok, doc} <- Doc.try_update(group.doc, ops, if(seen, do: [as_of: seen], else: [])) do
       ops_done = group.ops + length(List.wrap(ops))
-      answer(%{group | doc: doc, versions: [doc | group.versions], ops: ops_done}, from, :ok)
+      group = %{group | doc: doc, versions: [doc | group.versions], ops: ops_done, wrote: true}
+      answer(group, from, :ok)
     else
       {:error, error} -> answer(group, from, {:error, error})
     end
   end
 
   defp run({from, {:apply, delta, _peer, nil}}, group, state) do
-    case Doc.apply_delta(group.doc, delta) do
-      {:ok, doc} ->
-        if Doc.clock(doc) == Doc.clock(group.doc),
-          do: answer(group, from, :ok),
-          else: group |> record_own(state) |> take(doc, delta) |> answer(from, :ok)
-
-      {:error, error} ->
-        Events.emit(state.rt.name, :peer_down, %{}, %{peer: nil, reason: error})
-        answer(group, from, {:error, error})
+    with {:ok, doc} <- Doc.apply_delta(group.doc, delta),
+         false <- Doc.clock(doc) == Doc.clock(group.doc),
+         :known <- check_own(group.doc, own(doc, state.actor), state) do
+      group |> record_own(state) |> take(doc, delta) |> answer(from, :ok)
+    else
+      true -> answer(group, from, :ok)
+      :restored -> :restored
+      {:error, error} -> answer(group, from, {:error, error})
     end
   end
 
@@ -462,19 +503,30 @@ defmodule Causeway.Store.Committer do
 
   # ---- a new actor ----
 
-  defp become_new(%{disk: nil} = state) do
-    suffix = Base.encode32(:rand.bytes(5), case: :lower)
-    {:reply, :ok, rename(state, "#{state.rt.opts.replica}~#{suffix}")}
+  # When peers have more writes of this actor than it knows, they were made before a backup was restored. As long as
+  # it has written none since, there are no two with the same number.
+  defp check_own(doc, n, state) do
+    known = own(doc, state.actor)
+
+    cond do
+      n <= known ->
+        :known
+
+      state.wrote or known > own(state.doc, state.actor) ->
+        {:error, %Error{reason: {:reused, state.actor, n}}}
+
+      true ->
+        :restored
+    end
   end
 
-  defp become_new(state) do
-    case Disk.new_actor(state.disk) do
-      {:ok, disk} ->
-        report(state.rt, disk, {:new_actor, :restored}, 0)
-        {:reply, :ok, rename(%{state | disk: disk}, disk.identity.actor)}
+  defp become_new(%{disk: nil} = state),
+    do: {:ok, rename(state, Disk.actor_name(state.rt.opts.replica))}
 
-      {:error, error} ->
-        {:reply, {:error, error}, state}
+  defp become_new(state) do
+    with {:ok, disk} <- Disk.new_actor(state.disk) do
+      report(state.rt, disk, {:new_actor, :restored}, 0)
+      {:ok, rename(%{state | disk: disk}, disk.identity.actor)}
     end
   end
 
@@ -482,7 +534,7 @@ defmodule Causeway.Store.Committer do
     doc = Doc.fork(state.doc, actor)
     Runtime.put_actor(state.rt, actor)
     Runtime.put_current(state.rt, doc, state.version + 1)
-    %{state | doc: doc, actor: actor, version: state.version + 1, floor: 0}
+    %{state | doc: doc, actor: actor, version: state.version + 1, wrote: false}
   end
 
   # ---- time ----

@@ -197,7 +197,8 @@ defmodule Causeway.Store.Disk do
 
   defp identity(old, _replica, _copied?, _lossy), do: {old, :same}
 
-  defp actor_name(replica),
+  @doc "A name under which nobody has written yet."
+  def actor_name(replica),
     do: replica <> "~" <> Base.encode32(:rand.bytes(5), case: :lower)
 
   # ---- IDENTITY ----

@@ -18,6 +18,8 @@ defmodule Causeway.Store.Error do
     * `{:locked, dir}` - another VM, or another store of this one, has the directory open
     * `{:wrong_replica, dir, there, asked}` - the directory belongs to another replica
     * `{:newer_format, path}` - written by a newer release
+    * `{:reused, actor, n}` - the replica was restored from a backup, and wrote before it met a peer that has `n` of
+      its earlier writes; the peer does not take it in
     * `{:corrupt, path, offset, what}` - a file is damaged, not merely cut short by a crash; the message says
       how to salvage
   """
@@ -75,6 +77,12 @@ defmodule Causeway.Store.Error do
   defp format({:wrong_replica, dir, there, asked}) do
     "#{dir} belongs to replica #{inspect(there)}, and was opened for #{inspect(asked)}; a replica's directory " <>
       "cannot become another's, start that one with an empty directory and let it catch up"
+  end
+
+  defp format({:reused, actor, n}) do
+    "this replica was restored from a backup and has written since, under numbers that a peer knows for other " <>
+      "writes: it has #{n} of #{inspect(actor)}. Move the directory aside, start with an empty one, and write again " <>
+      "what was written since"
   end
 
   defp format({:newer_format, path}) do

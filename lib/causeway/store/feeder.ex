@@ -9,14 +9,26 @@ defmodule Causeway.Store.Feeder do
 
   use GenServer, restart: :temporary
   alias Causeway.{Clock, Doc}
-  alias Causeway.Store.{Committer, Runtime}
+  alias Causeway.Store.{Committer, Reconcile, Runtime}
 
   @chunk 128 * 1024
   @window 16
   @relay_after 100
+  # A delta of fewer bytes is sent even if it is the whole state.
+  @small 64 * 1024
 
   # sent: what the peer has, or will have when all that is on its way has arrived
-  defstruct [:rt, :link, :sent, :relay, version: -1, queue: [], inflight: 0, armed: false]
+  defstruct [
+    :rt,
+    :link,
+    :sent,
+    :relay,
+    :reconcile,
+    version: -1,
+    queue: [],
+    inflight: 0,
+    armed: false
+  ]
 
   def start_link({rt, link, clock}), do: GenServer.start_link(__MODULE__, {rt, link, clock})
 
@@ -35,6 +47,18 @@ defmodule Causeway.Store.Feeder do
     {:noreply, state |> has(clock) |> pump()}
   end
 
+  def handle_info({:reconcile, answer}, %{reconcile: reconcile} = state) do
+    case Reconcile.answered(reconcile, answer) do
+      {:ask, reconcile, question} ->
+        send(state.link, {:reconcile, self(), question})
+        {:noreply, %{state | reconcile: reconcile}}
+
+      {:done, delta} ->
+        sent = Clock.merge(state.sent, reconcile.clock)
+        {:noreply, pump(%{state | reconcile: nil, queue: chunks(delta), sent: sent})}
+    end
+  end
+
   def handle_info({:have, clock}, state), do: {:noreply, state |> has(clock) |> pump()}
   def handle_info({:changed, _version}, state), do: {:noreply, pump(%{state | armed: false})}
   def handle_info(:relay, state), do: {:noreply, pump(%{state | relay: :due})}
@@ -44,6 +68,7 @@ defmodule Causeway.Store.Feeder do
   defp has(state, clock), do: %{state | sent: Clock.merge(state.sent, clock)}
 
   defp pump(%{inflight: @window} = state), do: state
+  defp pump(%{reconcile: reconcile} = state) when reconcile != nil, do: state
 
   defp pump(%{queue: [chunk | queue]} = state) do
     send(state.link, {:feed, self(), if(queue == [], do: :last, else: :more), chunk})
@@ -88,14 +113,22 @@ defmodule Causeway.Store.Feeder do
   defp cut(state, doc, clock, version) do
     delta = Doc.delta(doc, since: state.sent)
     relay = if state.relay == :due, do: nil, else: state.relay
+    state = %{state | version: version, relay: relay}
 
-    %{
-      state
-      | queue: chunks(delta),
-        sent: Clock.merge(state.sent, clock),
-        version: version,
-        relay: relay
-    }
+    if byte_size(delta) > @small and not worth_it?(state, doc),
+      do: reconcile(state, doc, clock),
+      else: %{state | queue: chunks(delta), sent: Clock.merge(state.sent, clock)}
+  end
+
+  # Who has nothing lacks everything.
+  defp worth_it?(state, doc),
+    do:
+      state.sent == Clock.new() or :causeway_nif.doc_remembers(doc.ref, state.sent.bytes) == true
+
+  defp reconcile(state, doc, clock) do
+    {reconcile, question} = Reconcile.ask(doc, clock, state.sent)
+    send(state.link, {:reconcile, self(), question})
+    %{state | reconcile: reconcile}
   end
 
   defp chunks(<<chunk::binary-size(@chunk), rest::binary>>) when rest != <<>>,

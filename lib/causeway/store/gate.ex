@@ -42,10 +42,10 @@ defmodule Causeway.Store.Gate do
   def disconnect(rt, peer),
     do: GenServer.call(Runtime.process(rt.name, Gate), {:disconnect, peer})
 
-  def links(rt) do
-    for {_, pid, _, _} <- DynamicSupervisor.which_children(Runtime.process(rt.name, Links)),
-        is_pid(pid),
-        do: pid
+  @doc "Who has seen more writes of this actor than it knows of, has seen them before a backup was restored."
+  def check_own(rt, hello) do
+    {:ok, clock} = Clock.decode(hello.clock)
+    Committer.seen_elsewhere(rt, Clock.get(clock, Runtime.actor(rt)))
   end
 
   # ---- the server ----
@@ -55,7 +55,7 @@ defmodule Causeway.Store.Gate do
     :ets.insert_new(rt.table, {:barred, MapSet.new()})
     state = %{rt: rt, feeders: %{}}
     known = for peer <- rt.opts.peers, do: normal(rt, peer)
-    {:ok, Enum.reduce(known, state, &link(&2, &1))}
+    {:ok, Enum.reduce(known ++ members(rt), state, &link(&2, &1))}
   end
 
   defp normal(_rt, {name, node}), do: {name, node}
@@ -67,11 +67,12 @@ defmodule Causeway.Store.Gate do
       clock = Doc.clock(Runtime.doc(state.rt))
       {:ok, peer_clock} = Clock.decode(hello.clock)
       feeders = Runtime.process(state.rt.name, Feeders)
+      state = stop_feeding(state, hello.store)
 
       {:ok, feeder} =
         DynamicSupervisor.start_child(feeders, {Feeder, {state.rt, link, peer_clock}})
 
-      state = %{state | feeders: Map.put(state.feeders, hello.store, feeder)}
+      state = put_in(state.feeders[hello.store], feeder)
       {:reply, {:ok, feeder, hello(state.rt, clock)}, meet(state, hello)}
     else
       {:error, reason} -> {:reply, {:error, reason}, state}
@@ -81,7 +82,7 @@ defmodule Causeway.Store.Gate do
   def handle_call({:connect, peer}, _from, state) do
     peer = normal(state.rt, peer)
     bar(state.rt, &MapSet.delete(&1, peer))
-    {:reply, :ok, link(state, peer)}
+    {:reply, :ok, state |> link(peer) |> nudge(peer)}
   end
 
   def handle_call({:disconnect, peer}, _from, state) do
@@ -91,14 +92,20 @@ defmodule Causeway.Store.Gate do
     with pid when pid != nil <- Process.whereis(Link.name(state.rt, peer)),
          do: DynamicSupervisor.terminate_child(Runtime.process(state.rt.name, Links), pid)
 
-    with %{^peer => feeder} <- state.feeders, do: Process.exit(feeder, :shutdown)
-    {:reply, :ok, %{state | feeders: Map.delete(state.feeders, peer)}}
+    Link.forget(state.rt, peer)
+    {:reply, :ok, stop_feeding(state, peer)}
   end
 
   @impl true
   def handle_cast({:welcome, hello}, state) do
-    check_own(state.rt, hello)
     {:noreply, meet(state, hello)}
+  end
+
+  # Also one whose answer came too late: the link asks again, and the feeder would wait for it in vain.
+  defp stop_feeding(state, peer) do
+    {feeder, feeders} = Map.pop(state.feeders, peer)
+    if feeder, do: Process.exit(feeder, :shutdown)
+    %{state | feeders: feeders}
   end
 
   defp check(rt, hello) do
@@ -110,13 +117,17 @@ defmodule Causeway.Store.Gate do
     end
   end
 
-  # Who has seen more writes of this actor than it knows of, has seen them before a backup was restored.
-  defp check_own(rt, hello) do
-    {:ok, clock} = Clock.decode(hello.clock)
-    Committer.seen_elsewhere(rt, Clock.get(clock, Runtime.actor(rt)))
+  # Who has just been heard of can be reached, which the link to it may not know.
+  defp meet(state, hello) do
+    [hello.store | hello.members]
+    |> Enum.reduce(state, &link(&2, &1))
+    |> nudge(hello.store)
   end
 
-  defp meet(state, hello), do: Enum.reduce([hello.store | hello.members], state, &link(&2, &1))
+  defp nudge(state, peer) do
+    with pid when pid != nil <- Process.whereis(Link.name(state.rt, peer)), do: Link.nudge(pid)
+    state
+  end
 
   defp link(state, peer) do
     if peer != {state.rt.name, node()} and not barred?(state.rt, peer) and

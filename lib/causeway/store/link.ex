@@ -5,7 +5,7 @@ defmodule Causeway.Store.Link do
 
   use GenServer, restart: :transient
   alias Causeway.{Clock, Doc}
-  alias Causeway.Store.{Committer, Events, Gate, Runtime}
+  alias Causeway.Store.{Committer, Events, Gate, Reconcile, Runtime}
 
   @retry 100
   @retry_most 5_000
@@ -16,9 +16,11 @@ defmodule Causeway.Store.Link do
     :peer,
     :feeder,
     :monitor,
-    :since,
+    :reconcile,
+    :timer,
     :reason,
     :clock,
+    armed: false,
     parts: [],
     retry: @retry,
     bytes: 0,
@@ -30,29 +32,23 @@ defmodule Causeway.Store.Link do
 
   def name(rt, {name, node}), do: Runtime.process(rt.name, :"Link.#{name}.#{node}")
 
-  def info(pid), do: GenServer.call(pid, :info)
+  @doc "What is known of the peers. It is read from a table: a link may be waiting for one that does not answer."
+  def infos(rt), do: for([info] <- :ets.match(rt.table, {{:peer, :_}, :"$1"}), do: info)
+
+  @doc "Forgets a peer whose link has ended."
+  def forget(rt, peer), do: :ets.delete(rt.table, {:peer, peer})
+
+  @doc "Tries now what would be tried some time later."
+  def nudge(pid), do: send(pid, :connect)
 
   @impl true
   def init({rt, {_, node} = peer}) do
     if node != node(), do: :net_kernel.monitor_nodes(true)
-    {:ok, %__MODULE__{rt: rt, peer: peer, reason: :connecting}, {:continue, :connect}}
+    {:ok, note(%__MODULE__{rt: rt, peer: peer, reason: :connecting}), {:continue, :connect}}
   end
 
   @impl true
   def handle_continue(:connect, state), do: {:noreply, connect(state)}
-
-  @impl true
-  def handle_call(:info, _from, state) do
-    {:reply,
-     %{
-       peer: state.peer,
-       connected: state.feeder != nil,
-       reason: state.reason,
-       clock: state.clock,
-       bytes: state.bytes,
-       deltas: state.deltas
-     }, state}
-  end
 
   @impl true
   def handle_info(:connect, %{feeder: nil} = state), do: {:noreply, connect(state)}
@@ -73,11 +69,20 @@ defmodule Causeway.Store.Link do
         send(feeder, {:ack, clock})
         bytes = state.bytes + byte_size(chunk)
         Events.emit(state.rt.name, :apply, %{bytes: byte_size(delta)}, %{peer: state.peer})
-        {:noreply, %{state | parts: [], bytes: bytes, deltas: state.deltas + 1}}
+        state = %{state | parts: [], reconcile: nil, bytes: bytes, deltas: state.deltas + 1}
+        {:noreply, note(state)}
 
       {:error, error} ->
         {:noreply, disconnected(state, error)}
     end
+  end
+
+  def handle_info({:reconcile, feeder, question}, %{feeder: feeder} = state) do
+    {reconcile, answer} = Reconcile.answer(state.reconcile, Runtime.doc(state.rt), question)
+    send(feeder, {:reconcile, answer})
+
+    {:noreply,
+     %{state | reconcile: reconcile, bytes: state.bytes + :erlang.external_size(question)}}
   end
 
   def handle_info({:changed, _version}, state) do
@@ -85,13 +90,12 @@ defmodule Causeway.Store.Link do
     {:noreply, state}
   end
 
-  def handle_info(:have, %{feeder: nil} = state), do: {:noreply, state}
+  def handle_info(:have, %{feeder: nil} = state), do: {:noreply, %{state | armed: false}}
 
   def handle_info(:have, state) do
     {doc, version} = Runtime.current(state.rt)
     send(state.feeder, {:have, Doc.clock(doc)})
-    Committer.arm(state.rt, version)
-    {:noreply, state}
+    {:noreply, arm(%{state | armed: false}, version)}
   end
 
   def handle_info({:DOWN, monitor, :process, _, reason}, %{monitor: monitor} = state),
@@ -102,30 +106,37 @@ defmodule Causeway.Store.Link do
 
   # ---- connecting ----
 
-  defp connect(%{peer: {name, node}} = state) do
+  defp connect(%{peer: peer} = state) do
+    if state.timer, do: Process.cancel_timer(state.timer)
     {doc, version} = Runtime.current(state.rt)
 
-    case Gate.ask_for_feed({name, node}, Gate.hello(state.rt, Doc.clock(doc))) do
-      {:ok, feeder, hello} ->
-        if state.feeder, do: Process.demonitor(state.monitor, [:flush])
-        Committer.arm(state.rt, version)
-        Events.emit(state.rt.name, :peer_up, %{}, %{peer: state.peer, reason: nil})
-        clock = %Clock{bytes: hello.clock}
-        Gate.welcome(state.rt, hello)
-
-        %{
-          state
-          | feeder: feeder,
-            monitor: Process.monitor(feeder),
-            reason: nil,
-            clock: clock,
-            retry: @retry,
-            parts: []
-        }
+    with {:ok, feeder, hello} <- Gate.ask_for_feed(peer, Gate.hello(state.rt, Doc.clock(doc))),
+         {:own, :ok, _} <- {:own, Gate.check_own(state.rt, hello), feeder} do
+      Events.emit(state.rt.name, :peer_up, %{}, %{peer: peer, reason: nil})
+      Gate.welcome(state.rt, hello)
+      state |> connected(feeder, hello) |> arm(version) |> note()
+    else
+      {:own, {:error, error}, feeder} ->
+        Process.exit(feeder, :shutdown)
+        retry(%{state | reason: error})
 
       {:error, reason} ->
         retry(%{state | reason: reason})
     end
+  end
+
+  defp connected(state, feeder, hello) do
+    %{
+      state
+      | feeder: feeder,
+        monitor: Process.monitor(feeder),
+        timer: nil,
+        reason: nil,
+        clock: %Clock{bytes: hello.clock},
+        retry: @retry,
+        reconcile: nil,
+        parts: []
+    }
   end
 
   defp disconnected(state, reason) do
@@ -136,7 +147,22 @@ defmodule Causeway.Store.Link do
   end
 
   defp retry(state) do
-    Process.send_after(self(), :connect, state.retry)
-    %{state | retry: min(state.retry * 2, @retry_most)}
+    timer = Process.send_after(self(), :connect, state.retry)
+    note(%{state | timer: timer, retry: min(state.retry * 2, @retry_most)})
+  end
+
+  # Once, however often the peer comes and goes before something changes.
+  defp arm(%{armed: true} = state, _version), do: state
+
+  defp arm(state, version) do
+    Committer.arm(state.rt, version)
+    %{state | armed: true}
+  end
+
+  defp note(state) do
+    info = state |> Map.take([:peer, :reason, :clock, :bytes, :deltas])
+    info = Map.put(info, :connected, state.feeder != nil)
+    :ets.insert(state.rt.table, {{:peer, state.peer}, info})
+    state
   end
 end

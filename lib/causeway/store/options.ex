@@ -41,6 +41,8 @@ defmodule Causeway.Store.Options do
        "milliseconds to wait for `:after`, for the commit, and for rights in bounded counters."}
   ]
 
+  @subscribe [since: {:clock, nil, "the clock of an earlier event, to go on after that."}]
+
   def docs(:start), do: docs(@start)
   def docs(:transaction), do: docs(@transaction)
 
@@ -52,7 +54,16 @@ defmodule Causeway.Store.Options do
   end
 
   def start!(opts), do: check!(opts, @start) |> require!(:name) |> require!(:replica)
+
+  @no_options for {key, {_, default, _}} <- @transaction, do: {key, default}
+  def transaction!([]), do: @no_options
   def transaction!(opts), do: check!(opts, @transaction)
+  def subscribe!(opts), do: check!(opts, @subscribe)
+
+  def peer!(peer) do
+    valid?(:peer, peer) || bad!(:peer, "#{expected(:peer)}, got #{inspect(peer)}")
+    peer
+  end
 
   defp check!(opts, schema) do
     is_list(opts) || bad!(:options, "expected a keyword list, got #{inspect(opts)}")
@@ -86,8 +97,8 @@ defmodule Causeway.Store.Options do
   defp valid?(:replica, name), do: is_binary(name) and name != "" and byte_size(name) <= 200
   defp valid?(:dir, dir), do: is_binary(dir) or (is_list(dir) and List.ascii_printable?(dir))
   defp valid?(:peers, peers), do: is_list(peers) and Enum.all?(peers, &valid?(:peer, &1))
-  defp valid?(:peer, {name, node}), do: is_atom(name) and is_atom(node)
-  defp valid?(:peer, node), do: is_atom(node)
+  defp valid?(:peer, {name, node}), do: valid?(:name, name) and valid?(:name, node)
+  defp valid?(:peer, node), do: valid?(:name, node)
   defp valid?(:fsync, {:every, ms}), do: is_integer(ms) and ms > 0
   defp valid?(:fsync, policy), do: policy in [:always, :never]
   defp valid?(:hooks, hooks), do: is_list(hooks) and Enum.all?(hooks, &is_function(&1, 1))
@@ -100,6 +111,7 @@ defmodule Causeway.Store.Options do
   defp expected(:replica), do: "expected a string of at most 200 bytes"
   defp expected(:dir), do: "expected a path"
   defp expected(:peers), do: "expected a list of nodes, or of {name, node}"
+  defp expected(:peer), do: "expected a node or {name, node}"
   defp expected(:fsync), do: "expected :always, {:every, milliseconds} or :never"
   defp expected(:hooks), do: "expected a list of functions of one argument"
   defp expected(:positive), do: "expected a positive integer"

@@ -56,11 +56,8 @@ defmodule Causeway.Store.Publisher do
 
   def handle_info({:DOWN, ref, :process, _, _}, state), do: {:noreply, remove(state, ref)}
 
-  def handle_info(:look_again, state) do
-    for {ref, %{lagging: true} = subscriber} <- state.subscribers, reduce: {:noreply, state} do
-      {:noreply, state} -> {:noreply, look_again(state, ref, subscriber)}
-    end
-  end
+  def handle_info({:look_again, ref}, state) when is_map_key(state.subscribers, ref),
+    do: {:noreply, jump(state, ref)}
 
   def handle_info(:idle, %{subscribers: none} = state) when none == %{} do
     Runtime.publishing(state.rt, false)
@@ -93,7 +90,7 @@ defmodule Causeway.Store.Publisher do
         Runtime.dequeued(state.rt, length(docs))
         docs |> Enum.reduce(state, &advance(&2, &1)) |> catch_up()
     after
-      0 -> state
+      0 -> if(Runtime.skipped?(state.rt), do: jump_all(state), else: state)
     end
   end
 
@@ -132,6 +129,7 @@ defmodule Causeway.Store.Publisher do
     end)
   end
 
+  # Who lags has one :look_again on its way, and is told nothing before that.
   defp tell(state, _ref, %{lagging: true}, _changes, _doc, _clock), do: state
 
   defp tell(state, ref, subscriber, changes, doc, clock) do
@@ -141,8 +139,7 @@ defmodule Causeway.Store.Publisher do
 
       changes ->
         if full?(subscriber.pid) do
-          Process.send_after(self(), :look_again, @look_again)
-          put_in(state.subscribers[ref].lagging, true)
+          jump_later(state, ref)
         else
           send(
             subscriber.pid,
@@ -164,24 +161,29 @@ defmodule Causeway.Store.Publisher do
     end
   end
 
-  defp look_again(state, ref, subscriber) do
-    if full?(subscriber.pid) do
-      Process.send_after(self(), :look_again, @look_again)
-      state
-    else
-      jump(state, ref)
-    end
+  defp jump_later(state, ref) do
+    Process.send_after(self(), {:look_again, ref}, @look_again)
+    put_in(state.subscribers[ref].lagging, true)
   end
 
   defp jump(state, ref) do
-    event = %Event{clock: state.clock, snapshot: state.last, jump: true}
-    send(state.subscribers[ref].pid, {:causeway, ref, event})
-    put_in(state.subscribers[ref].lagging, false)
+    %{pid: pid} = state.subscribers[ref]
+
+    if full?(pid) do
+      jump_later(state, ref)
+    else
+      event = %Event{clock: state.clock, snapshot: state.last, jump: true}
+      send(pid, {:causeway, ref, event})
+      put_in(state.subscribers[ref].lagging, false)
+    end
   end
+
+  defp jump_all(%{last: nil} = state), do: state
 
   defp jump_all(state) do
     state = set_last(state, Runtime.doc(state.rt))
-    for {ref, _} <- state.subscribers, reduce: state, do: (state -> jump(state, ref))
+    behind = for {ref, %{lagging: false}} <- state.subscribers, do: ref
+    Enum.reduce(behind, state, &jump(&2, &1))
   end
 
   # From the newest version that has nothing which the subscriber has not seen.

@@ -9,7 +9,7 @@ defmodule Causeway.Store.Rights do
   # request has a number, and whoever has answered it answers the same when it comes again.
 
   use GenServer
-  alias Causeway.Doc
+  alias Causeway.{Clock, Doc}
   alias Causeway.Store.{Committer, Gate, Runtime}
 
   @ask 1_000
@@ -25,25 +25,77 @@ defmodule Causeway.Store.Rights do
 
   @doc "Notes what operations have spent, for the average."
   def spent(rt, ops) do
-    for {:decrement, path, n} <- Enum.map(ops, &spending/1), n > 0 do
-      :ets.update_counter(rt.table, {:spent, path}, n, {{:spent, path}, 0})
+    for op <- ops, {path, n} <- spending(op), n < 0 do
+      :ets.update_counter(rt.table, {:spent, path}, -n, {{:spent, path}, 0})
     end
 
     :ok
   end
 
-  defp spending({:decrement, path, n, :counter_bounded}), do: {:decrement, path, n}
-  defp spending({:decrement, path, n}) when is_integer(n), do: {:decrement, path, n}
-  defp spending({:decrement, path}), do: {:decrement, path, 1}
-  defp spending(_), do: nil
+  @doc "The rights that must be here for operations that are done one after the other, by path."
+  def needs(ops) do
+    sums =
+      for op <- ops, {path, n} <- spending(op), reduce: %{} do
+        sums ->
+          {sum, least} = Map.get(sums, path, {0, 0})
+          Map.put(sums, path, {sum + n, min(least, sum + n)})
+      end
+
+    for {path, {_, least}} <- sums, least < 0, into: %{}, do: {path, -least}
+  end
+
+  # What an operation adds to the rights here, or takes, if it is one of a bounded counter.
+  defp spending({:increment, path}), do: [{path, 1}]
+  defp spending({:decrement, path}), do: [{path, -1}]
+  defp spending({:transfer, path, n, _to}) when is_integer(n), do: [{path, -n}]
+  defp spending({verb, path, n, :counter_bounded}), do: spending({verb, path, n})
+  defp spending({:increment, path, n}) when is_integer(n), do: [{path, n}]
+  defp spending({:decrement, path, n}) when is_integer(n), do: [{path, -n}]
+
+  defp spending({:in, path, _kind, ops}),
+    do: for(op <- List.wrap(ops), {rest, n} <- spending(op), do: {path ++ rest, n})
+
+  defp spending(_), do: []
 
   @doc """
-  Gets rights from peers until this replica has `need`, or the time is over. `true` when it may be worth trying
-  again.
+  Gets rights from peers until this replica has `needs`, or the time is over: `:obtained`, or `:enough` when they were
+  here, or `:short`.
   """
-  def obtain(rt, path, need, timeout) do
+  def obtain(rt, needs, timeout) do
     until = System.monotonic_time(:millisecond) + timeout
-    ask_all(rt, path, need, until)
+    doc = Runtime.doc(rt)
+
+    missing =
+      for {path, need} <- needs, {here, elsewhere} = Doc.rights(doc, path), here < need do
+        {path, need, here + elsewhere}
+      end
+
+    cond do
+      missing == [] -> :enough
+      timeout <= 0 or Enum.any?(missing, fn {_, need, all} -> need > all end) -> :short
+      Enum.all?(missing, fn {path, need, _} -> ask_all(rt, path, need, until) end) -> :obtained
+      true -> :short
+    end
+  end
+
+  @doc "A document like this one, to look at, in which other replicas have given `needs` to its own."
+  def borrow(doc, needs) do
+    others = doc |> Doc.clock() |> Clock.to_map() |> Map.keys()
+
+    for {path, need} <- needs,
+        other <- others,
+        reduce: doc,
+        do: (doc -> lend(doc, path, need, other))
+  end
+
+  defp lend(doc, path, need, other) do
+    me = Doc.info(doc).replica
+    lender = Doc.fork(doc, other)
+    n = min(elem(Doc.rights(lender, path), 0), need - elem(Doc.rights(doc, path), 0))
+
+    if other != me and n > 0,
+      do: lender |> Doc.update({:transfer, path, n, me}) |> Doc.fork(me),
+      else: doc
   end
 
   # ---- asking, in the process that needs them ----
@@ -195,7 +247,8 @@ defmodule Causeway.Store.Rights do
   defp restock(rt, path, low) do
     case Doc.rights(Runtime.doc(rt), path) do
       {here, elsewhere} when here < low and elsewhere > 0 ->
-        Task.start(fn -> obtain(rt, path, min(2 * low, here + div(elsewhere + 1, 2)), @ask) end)
+        need = min(2 * low, here + div(elsewhere + 1, 2))
+        Task.start(fn -> obtain(rt, %{path => need}, @ask) end)
 
       _ ->
         :ok

@@ -28,6 +28,13 @@ defmodule Causeway.Store.Runtime do
     end
   end
 
+  @doc "`fetch!/1` for those who are about to ask a process: a store that has stopped is still known."
+  def running!(name) do
+    rt = fetch!(name)
+    current(rt)
+    rt
+  end
+
   def process(name, role) when is_atom(name), do: Module.concat([name, role])
 
   @doc "The current version: a document and its number."

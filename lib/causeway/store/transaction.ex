@@ -39,21 +39,36 @@ defmodule Causeway.Store.Transaction do
   def doc(tx), do: state!(tx).doc
 
   @doc false
+  def seen(tx), do: state!(tx).seen
+
+  @doc false
   # Own writes are done to the snapshot, where the transaction sees them, and done again by the committer.
   def update(tx, ops) do
     state = state!(tx)
     ops = List.wrap(ops)
 
-    case Doc.try_update(state.doc, ops) do
+    with {:error, error} <- Doc.try_update(state.doc, ops),
+         {:error, error} <- update_elsewhere(state, ops, error) do
+      {:error, error}
+    else
       {:ok, doc} ->
         Process.put(tx, %{state | doc: doc, ops: Enum.reverse(ops, state.ops)})
         :ok
-
-      # Rights may still come from elsewhere, or have come: the commit will tell.
-      {:error, error} ->
-        {:error, error}
     end
   end
+
+  # Rights that are missing here are had from elsewhere, for the commit. The snapshot stays the same, but that in
+  # the transaction's own view of it they have been here.
+  defp update_elsewhere(state, ops, %{reason: {:insufficient_rights, _, _, _}} = error) do
+    all = Enum.reverse(state.ops, ops)
+    needs = Rights.needs(all)
+
+    if Rights.obtain(state.rt, needs, state.opts[:timeout]) != :short,
+      do: state.seen |> Rights.borrow(needs) |> Doc.try_update(all),
+      else: {:error, error}
+  end
+
+  defp update_elsewhere(_state, _ops, error), do: {:error, error}
 
   @doc false
   def commit(tx) do
@@ -74,27 +89,19 @@ defmodule Causeway.Store.Transaction do
     end
   end
 
-  # Rights that are missing here may be had from elsewhere.
+  # Rights that are missing here may be had from elsewhere. Others may spend them before this gets to it.
   defp commit(rt, ops, seen, certify, opts) do
-    case Committer.commit(rt, ops, seen, certify, call_timeout(opts)) do
-      {:error, %Causeway.Error{reason: {:insufficient_rights, op, here, elsewhere}}} = error
-      when elsewhere > 0 ->
-        if obtain?(rt, op, here, elsewhere, opts),
-          do: Committer.commit(rt, ops, seen, certify, call_timeout(opts)),
-          else: error
-
-      result ->
-        result
-    end
+    until = System.monotonic_time(:millisecond) + opts[:timeout]
+    commit(rt, ops, seen, certify, call_timeout(opts), until)
   end
 
-  defp obtain?(rt, op, here, elsewhere, opts) do
-    with [_, _ | _] = path <- elem(op, 1),
-         n when is_integer(n) <- if(tuple_size(op) == 2, do: 1, else: elem(op, 2)),
-         true <- n <= here + elsewhere do
-      Rights.obtain(rt, path, max(n, here + 1), opts[:timeout])
-    else
-      _ -> false
+  defp commit(rt, ops, seen, certify, timeout, until) do
+    with {:error, %Causeway.Error{reason: {:insufficient_rights, _, _, _}}} <-
+           Committer.commit(rt, ops, seen, certify, timeout) do
+      case Rights.obtain(rt, Rights.needs(ops), until - System.monotonic_time(:millisecond)) do
+        :obtained -> commit(rt, ops, seen, certify, timeout, until)
+        _ -> Committer.commit(rt, ops, seen, certify, timeout)
+      end
     end
   end
 

@@ -1,0 +1,54 @@
+defmodule Causeway.HistoryTest do
+  # The checker of histories finds what is wrong with histories that are.
+  use ExUnit.Case, async: true
+  alias Causeway.History
+  alias Causeway.History.Tx
+
+  defp reads(x, y, changes \\ %{}) do
+    object = fn ids ->
+      Map.merge(
+        %{
+          "all" => MapSet.new(ids),
+          "last" => Enum.max(ids, fn -> nil end),
+          "count" => length(ids)
+        },
+        changes
+      )
+    end
+
+    %{x: object.(x), y: object.(y)}
+  end
+
+  # a1 writes both, a2 has seen it and writes x.
+  defp a1, do: %Tx{id: 1, session: {:a, 1}, store: :s, reads: reads([], []), writes: [:x, :y]}
+  defp a2, do: %Tx{id: 2, session: {:a, 2}, store: :s, reads: reads([1], [1]), writes: [:x]}
+  defp reader(reads, n \\ 1), do: %Tx{id: 100 + n, session: {:r, n}, store: :t, reads: reads}
+
+  defp faults(txs, last \\ []), do: for(fault <- History.check(txs, last), do: elem(fault, 0))
+
+  test "a history that is right" do
+    txs = [a1(), a2(), reader(reads([1], [1])), reader(reads([1, 2], [1]), 2)]
+    assert History.check(txs, [{:s, reads([1, 2], [1])}]) == []
+  end
+
+  test "what is wrong" do
+    assert :fractured in faults([a1(), reader(reads([1], []))])
+    assert :aborted in faults([a1(), reader(reads([1, 7], [1]))])
+    assert :causal in faults([a1(), a2(), reader(reads([2], []))])
+    assert :stale in faults([a1(), reader(reads([1], [1])), reader(reads([], []), 2)])
+    assert :stale in faults([a1(), %{a2() | reads: reads([], [])}])
+    assert :overwritten in faults([a1(), a2(), reader(reads([1, 2], [1], %{"last" => 1}))])
+    assert :uncounted in faults([a1(), reader(reads([1], [1], %{"count" => 2}))])
+    assert :lost in faults([a1(), a2()], [{:s, reads([1], [1])}])
+    assert :cyclic in faults([%{a1() | reads: reads([2], [])}, a2()])
+
+    other = %{a1() | id: 3, session: {:b, 1}, certify: true}
+    assert :conflict in faults([%{a1() | certify: true}, other])
+  end
+
+  test "what may have been committed need not be there" do
+    txs = [%{a1() | outcome: :unknown}, reader(reads([], []))]
+    assert History.check(txs, [{:s, reads([], [])}]) == []
+    assert History.check(txs, [{:s, reads([1], [1])}]) == []
+  end
+end
