@@ -10,13 +10,14 @@ defmodule Causeway.StoreChild do
   @doc "Starts one. Options: `:through`, a program and arguments that run the rest of the command line."
   def start(args, opts \\ []) do
     [program | rest] = Keyword.get(opts, :through, []) ++ command(args)
-    options = [:binary, :exit_status, :use_stdio, {:line, 10_000}, args: rest]
+    # Not here: the VM looks for code, and complains about names, where it is.
+    options = [:binary, :exit_status, {:line, 10_000}, args: rest, cd: System.tmp_dir!()]
     Port.open({:spawn_executable, System.find_executable(program)}, options)
   end
 
   defp command(args) do
     own = for path <- :code.get_path(), not List.starts_with?(path, :code.lib_dir()), do: path
-    paths = Enum.flat_map(own, &["-pa", List.to_string(&1)])
+    paths = Enum.flat_map(own -- [~c"."], &["-pa", Path.expand(&1)])
     main = "'#{__MODULE__}':main()"
     ["erl", "-noshell"] ++ paths ++ ["-eval", main, "-extra" | Enum.map(args, &to_string/1)]
   end

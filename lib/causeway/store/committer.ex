@@ -23,7 +23,6 @@ defmodule Causeway.Store.Committer do
       :log,
       :actor,
       :checkpoint,
-      :syncing,
       wrote: false,
       checkpointed: {0, 0},
       armed: [],
@@ -98,7 +97,7 @@ defmodule Causeway.Store.Committer do
          {:ok, doc, number, size} <- Checkpoint.read(disk, disk.identity.actor),
          :ok <- Log.drop_until(disk, number),
          {:ok, doc, found} <- Log.replay(disk, number, doc, &Doc.apply_delta(&2, &1)),
-         {:ok, log} <- Log.open(disk, found.last + 1, found.bytes) do
+         {:ok, log} <- Log.open(disk, found.last + 1, found.bytes, true) do
       report(rt, disk, fate, found.cut)
       state = state(rt, doc, found.last, disk.identity.actor)
       state = %{state | disk: disk, log: log, checkpointed: {number, size}}
@@ -434,10 +433,11 @@ defmodule Causeway.Store.Committer do
 
   defp maybe_checkpoint(state), do: state
 
+  # Not again before as much has been written.
   defp failed(state, error) do
     Events.emit(state.rt.name, :checkpoint_failed, %{}, %{dir: state.disk.dir, error: error})
     warn("no checkpoint: " <> Exception.message(error))
-    state
+    put_in(state.log.bytes, 0)
   end
 
   # Somebody may wait for one that is under way.
@@ -448,10 +448,9 @@ defmodule Causeway.Store.Committer do
   defp start_checkpoint(%{disk: disk, doc: doc} = state, waiting) do
     number = state.log.next - 1
 
-    with :ok <- Log.sync(state.log),
-         {:ok, log} <- next_segment(state) do
+    with {:ok, log} <- next_segment(state) do
       began = System.monotonic_time()
-      pid = spawn_link(fn -> exit({:written, Checkpoint.write(disk, doc, number)}) end)
+      pid = spawn_link(fn -> exit({:written, write_checkpoint(disk, doc, number)}) end)
       running = %{pid: pid, number: number, began: began, waiting: waiting}
       {:ok, %{state | log: log, checkpoint: running}}
     else
@@ -459,12 +458,20 @@ defmodule Causeway.Store.Committer do
     end
   end
 
+  # Without `:always`, there is much to sync; the last segments stand on the disk before a checkpoint does.
+  defp write_checkpoint(disk, doc, number) do
+    with :ok <- Log.sync_all(disk),
+         {:ok, bytes} <- Checkpoint.write(disk, doc, number),
+         :ok <- Log.drop_until(disk, number),
+         do: {:ok, bytes}
+  end
+
   # A segment without records is as good as a new one.
   defp next_segment(%{log: log} = state) do
     if Log.empty?(log) do
       {:ok, %{log | bytes: 0}}
     else
-      with {:ok, new} <- Log.open(state.disk, log.next) do
+      with {:ok, new} <- Log.open(state.disk, log.next, 0, state.rt.opts.fsync == :always) do
         Log.close(log)
         {:ok, new}
       end
@@ -473,7 +480,6 @@ defmodule Causeway.Store.Committer do
 
   defp checkpoint_done(state, {:written, {:ok, bytes}}) do
     %{number: number, began: began} = state.checkpoint
-    Log.drop_until(state.disk, number)
     duration = System.monotonic_time() - began
 
     Events.emit(state.rt.name, :checkpoint, %{duration: duration, bytes: bytes}, %{
@@ -577,7 +583,7 @@ defmodule Causeway.Store.Committer do
 
   def terminate(_reason, state) do
     if state.checkpoint, do: Process.exit(state.checkpoint.pid, :kill)
-    with :ok <- Log.sync(state.log), do: Disk.close(state.disk)
     Log.close(state.log)
+    with :ok <- Log.sync_all(state.disk), do: Disk.close(state.disk)
   end
 end

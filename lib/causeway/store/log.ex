@@ -7,9 +7,9 @@ defmodule Causeway.Store.Log do
   #     record  = crc32 u32 | size u64 | number u64 | size bytes           big-endian; the CRC is of the rest
   #     bytes   = (size u64 | delta)*
   #
-  # A record is what a group of commits did; numbers have no gaps, within a segment or from one to the next. A
-  # record is written when the one before is where `fsync` wants it. So, unless the machine has crashed without
-  # `:always`, an interrupted write leaves a torn record at the end of the last segment, and nothing after it.
+  # A record is what a group of commits did; numbers have no gaps, within a segment or from one to the next. An
+  # interrupted write leaves a torn record at the end of the last segment, and nothing after it. But when the
+  # machine crashes, any of what was not synced may be there, or not: `lossy`.
 
   alias Causeway.Store.{Disk, Error}
 
@@ -21,20 +21,20 @@ defmodule Causeway.Store.Log do
   # size: of the file; bytes: of records since the last checkpoint
   defstruct [:path, :fd, :size, :first, :next, :bytes]
 
-  @doc "A new segment whose first record will be number `next`."
-  def open(disk, next, bytes \\ 0) do
+  @doc "A new segment whose first record will be number `next`, on the disk if `sync?`."
+  def open(disk, next, bytes, sync?) do
     path = Disk.path(disk, Disk.name("log-", next))
 
     case :file.open(path, [:raw, :binary, :write, :exclusive]) do
-      {:ok, fd} -> begin(disk, fd, path, next, bytes)
+      {:ok, fd} -> begin(disk, fd, path, next, bytes, sync?)
       {:error, reason} -> Disk.disk_error("make", path, reason)
     end
   end
 
-  defp begin(disk, fd, path, next, bytes) do
+  defp begin(disk, fd, path, next, bytes, sync?) do
     with :ok <- :file.write(fd, @header),
-         :ok <- :file.datasync(fd),
-         :ok <- Disk.sync_dir(disk) do
+         :ok <- if(sync?, do: :file.datasync(fd), else: :ok),
+         :ok <- if(sync?, do: Disk.sync_dir(disk), else: :ok) do
       log = %__MODULE__{path: path, fd: fd, size: @header_size}
       {:ok, %{log | first: next, next: next, bytes: bytes}}
     else
@@ -65,6 +65,24 @@ defmodule Causeway.Store.Log do
 
   def sync(log) do
     with {:error, reason} <- :file.datasync(log.fd), do: Disk.disk_error("sync", log.path, reason)
+  end
+
+  @doc "Syncs all segments, from whichever process; a checkpoint may be deleting some."
+  def sync_all(disk) do
+    with {:ok, segments} <- segments(disk),
+         :ok <- Disk.sync_dir(disk),
+         do: Enum.find_value(segments, :ok, fn {path, _} -> not_synced(path) end)
+  end
+
+  defp not_synced(path) do
+    with {:ok, fd} <- :file.open(path, [:raw, :read, :write]) do
+      result = :file.datasync(fd)
+      :file.close(fd)
+      with {:error, reason} <- result, do: Disk.disk_error("sync", path, reason), else: (_ -> nil)
+    else
+      {:error, :enoent} -> nil
+      {:error, reason} -> Disk.disk_error("sync", path, reason)
+    end
   end
 
   # What was half written must not stand before what is written later. If it cannot be taken back, only a new
@@ -110,7 +128,8 @@ defmodule Causeway.Store.Log do
   def replay(disk, after_number, acc, fun) do
     with {:ok, segments} <- segments(disk),
          {:ok, segments, cut} <- drop_empty(segments),
-         state = %{acc: acc, after: after_number, next: after_number + 1, fun: fun, bytes: 0},
+         state = %{acc: acc, fun: fun, after: after_number, next: after_number + 1, bytes: 0},
+         state = Map.put(state, :begun, false),
          {:ok, state, torn} <- replay_all(segments, state, disk.lossy) do
       {:ok, state.acc, %{last: state.next - 1, cut: cut + torn, bytes: state.bytes}}
     end
@@ -150,23 +169,50 @@ defmodule Causeway.Store.Log do
 
   defp replay_all([], state, _lossy), do: {:ok, state, 0}
 
-  defp replay_all([{path, first} | more], state, lossy) do
-    with :ok <- follows(path, first, state),
-         {:ok, fd} <- open_file(path, [:read, :write]) do
-      try do
-        {:ok, size} = :file.position(fd, :eof)
-        {:ok, _} = :file.position(fd, 0)
-        file = %{path: path, fd: fd, size: size, last?: more == [], lossy: lossy}
+  # Records that are in the checkpoint need not be there.
+  defp replay_all([{path, first} | _] = segments, %{next: next} = state, lossy)
+       when first > next do
+    if lossy and state.begun,
+      do: with({:ok, lost} <- drop_all(segments), do: {:ok, state, lost}),
+      else: corrupt(path, 0, "records #{next} to #{first - 1} are missing before it")
+  end
 
-        with {:ok, state, cut} <- replay_segment(file, %{state | next: first}),
-             :ok <- keep(file) do
-          state = %{state | next: max(state.next, state.after + 1)}
-          if more == [], do: {:ok, state, cut}, else: replay_all(more, state, lossy)
-        end
-      after
-        :file.close(fd)
-      end
+  # What the last run did not sync is, before there is a segment after it.
+  defp replay_all([{path, first} | more], state, lossy) do
+    with {:ok, file} <- open_segment(path, more == [], lossy),
+         {:ok, state, cut} <- replay_segment(file, %{state | next: first, begun: true}),
+         :ok <- close_segment(file),
+         state = %{state | next: max(state.next, state.after + 1)},
+         {:ok, lost} <- if(cut > 0, do: drop_all(more), else: {:ok, 0}),
+         {:ok, state, later} <- replay_all(if(cut > 0, do: [], else: more), state, lossy) do
+      {:ok, state, cut + lost + later}
     end
+  end
+
+  # Nothing can follow a hole.
+  defp drop_all(segments) do
+    Enum.reduce_while(segments, {:ok, 0}, fn {path, _}, {:ok, bytes} ->
+      with {:ok, %{size: size}} <- File.stat(path), :ok <- File.rm(path) do
+        {:cont, {:ok, bytes + size}}
+      else
+        {:error, reason} -> {:halt, Disk.disk_error("delete", path, reason)}
+      end
+    end)
+  end
+
+  # After an error, the process ends, which closes it.
+  defp open_segment(path, last?, lossy) do
+    with {:ok, fd} <- open_file(path, [:read, :write]) do
+      {:ok, size} = :file.position(fd, :eof)
+      {:ok, _} = :file.position(fd, 0)
+      {:ok, %{path: path, fd: fd, size: size, last?: last?, lossy: lossy}}
+    end
+  end
+
+  defp close_segment(file) do
+    result = :file.datasync(file.fd)
+    :file.close(file.fd)
+    with {:error, reason} <- result, do: Disk.disk_error("sync", file.path, reason)
   end
 
   defp open_file(path, modes) do
@@ -174,25 +220,11 @@ defmodule Causeway.Store.Log do
          do: Disk.disk_error("open", path, reason)
   end
 
-  # Records that are in the checkpoint need not be there.
-  defp follows(path, first, state) do
-    if first > state.next,
-      do: corrupt(path, 0, "records #{state.next} to #{first - 1} are missing before it"),
-      else: :ok
-  end
-
-  # What the last run did not sync must be on the disk before there is a segment after it.
-  defp keep(%{last?: false}), do: :ok
-
-  defp keep(file) do
-    with {:error, reason} <- :file.datasync(file.fd),
-         do: Disk.disk_error("sync", file.path, reason)
-  end
-
   defp replay_segment(file, state) do
     case read(file, "", @header_size) do
       {:ok, <<@header, bytes::binary>>} -> records(bytes, @header_size, file, state)
       {:ok, <<"causeway log ", _::16, "\n", _::binary>>} -> newer(file)
+      {:ok, _} when file.lossy -> cut(0, file, state)
       {:ok, _} -> corrupt(file.path, 0, "header")
       error -> error
     end
@@ -222,7 +254,12 @@ defmodule Causeway.Store.Log do
     if offset + wanted > file.size do
       damaged("it ends too early", offset, file, state)
     else
-      with {:ok, bytes} <- read(file, bytes, wanted), do: records(bytes, offset, file, state)
+      with {:ok, more} when more != bytes <- read(file, bytes, wanted) do
+        records(more, offset, file, state)
+      else
+        {:ok, _} -> damaged("it ends too early", offset, file, state)
+        error -> error
+      end
     end
   end
 
@@ -259,15 +296,14 @@ defmodule Causeway.Store.Log do
 
   # ---- damage ----
 
-  defp damaged(what, offset, %{last?: true} = file, state) do
+  defp damaged(_what, offset, %{lossy: true} = file, state), do: cut(offset, file, state)
+  defp damaged(what, offset, %{last?: false} = file, _), do: corrupt(file.path, offset, what)
+
+  defp damaged(what, offset, file, state) do
     with {:ok, after_it?} <- intact_after?(offset, file, state) do
-      if file.lossy or not after_it?, do: cut(offset, file, state), else: torn(what, offset, file)
+      if after_it?, do: corrupt(file.path, offset, what), else: cut(offset, file, state)
     end
   end
-
-  defp damaged(what, offset, file, _state), do: torn(what, offset, file)
-
-  defp torn(what, offset, file), do: corrupt(file.path, offset, what)
 
   defp corrupt(path, offset, what), do: {:error, %Error{reason: {:corrupt, path, offset, what}}}
 
@@ -292,8 +328,8 @@ defmodule Causeway.Store.Log do
   defp intact?(_, _), do: false
 
   # Nothing is left of it, and the name is needed again.
-  defp cut(@header_size, file, state) do
-    with :ok <- delete(file.path), do: {:ok, state, file.size - @header_size}
+  defp cut(offset, file, state) when offset <= @header_size do
+    with :ok <- delete(file.path), do: {:ok, state, file.size - offset}
   end
 
   defp cut(offset, file, state) do

@@ -28,9 +28,17 @@ defmodule Causeway.Store.DiskTest do
       14 -> commit(world, for(n <- 1..1_500, do: {:add, {"large", below(3)}, {n, below(100)}}))
       15 -> restart(world, &stop/1)
       n when n < 18 -> restart(world, &kill/1)
-      18 -> tap(world, &crash(&1.store))
+      18 -> crash_once(world)
       19 -> tap(world, &assert(Store.checkpoint(&1.store) == :ok))
     end
+  end
+
+  # Its supervisor would not let it crash again and again.
+  defp crash_once(%{crashed: true} = world), do: world
+
+  defp crash_once(world) do
+    crash(world.store)
+    Map.put(world, :crashed, true)
   end
 
   defp check(world) do
@@ -45,7 +53,7 @@ defmodule Causeway.Store.DiskTest do
     hash = Store.hash(world.store)
     fun.(world.store)
     open!(world.dir, fsync: one_of([:never, :never, {:every, 5}, :always]))
-    Map.put(world, :hash, hash)
+    Map.merge(world, %{hash: hash, crashed: false})
   end
 
   defp commit(world, ops) do
@@ -381,6 +389,39 @@ defmodule Causeway.Store.DiskTest do
         assert {:error, %Error{reason: {:corrupt, ^log, ^at, _}}} = open(sub)
       end
     end
+  end
+
+  test "and what follows a hole is dropped", %{dir: dir} do
+    hashes = segments(dir)
+    files = contents(dir)
+    [first, middle, last] = logs(dir)
+
+    for {damage, kept} <- [
+          {fn -> flip(first, first |> offsets() |> Enum.at(2)) end, 2},
+          {fn -> flip(middle, middle |> offsets() |> hd()) end, 4},
+          {fn -> patch(middle, 0, :binary.copy(<<0>>, 16)) end, 4},
+          {fn -> File.rm!(middle) end, 4},
+          {fn -> patch(last, 0, :binary.copy(<<0>>, 16)) end, 5}
+        ] do
+      put_back(dir, files)
+      damage.()
+      reboot(dir)
+      logged()
+      store = open!(dir)
+      assert Store.hash(store) == Enum.at(hashes, kept - 1)
+      assert Enum.any?(logged(), &(&1 =~ "cut off"))
+      [hash] = fill(store, 20..20)
+      stop(store)
+      store = open!(dir)
+      assert Store.hash(store) == hash
+      stop(store)
+    end
+
+    # The first segment was there before the others.
+    put_back(dir, files)
+    File.rm!(first)
+    reboot(dir)
+    assert {:error, %Error{reason: {:corrupt, ^middle, 0, _}}} = open(dir)
   end
 
   # ---- checkpoints ----
