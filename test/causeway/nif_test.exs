@@ -519,7 +519,23 @@ defmodule Causeway.NifTest do
       end
     end
 
-<<<<<<< ours
+    test "a delta whose keys share nearly all they are" do
+      long = :binary.copy("x", 7000)
+      doc = Doc.update(Doc.new("b"), for(i <- 1..1000, do: {:add, [:s], long <> <<i::16>>}))
+      bytes = Doc.encode(doc)
+      assert byte_size(bytes) < 32_000
+      assert check(:apply, nif(:doc_apply, [Doc.new("a").ref, bytes])) > 0
+      assert check(:join, nif(:fragment_join, [bytes, bytes])) > 0
+      assert Doc.hash(Doc.apply_delta!(Doc.new("a"), bytes)) == Doc.hash(doc)
+    end
+
+    test "a document that remembers many edits" do
+      old = set(300_000)
+      doc = Enum.reduce(1..60_000, old, &Doc.update(&2, {:add, [:s], &1}))
+      assert check(:delta, nif(:doc_delta, [doc.ref, Doc.clock(old).bytes])) > 0
+      check(:add, nif(:doc_update, [doc.ref, {:add, [:s], 0}]))
+    end
+
     # None of these is too long for a normal scheduler, but many in a row are, unless each says what it cost.
     test "many calls in a row" do
       {s, m, c, empty} = {set(1000), map(500), map(12), Doc.new("a")}
@@ -598,23 +614,6 @@ defmodule Causeway.NifTest do
             [{:put, [:y], 1}, {:delete, [:x]}, {:delete, [:m]}]
           ],
           do: assert(check(:many, nif(:doc_update, [doc.ref, op])) > 0, inspect(op))
-=======
-    test "a delta whose keys share nearly all they are" do
-      long = :binary.copy("x", 7000)
-      doc = Doc.update(Doc.new("b"), for(i <- 1..1000, do: {:add, [:s], long <> <<i::16>>}))
-      bytes = Doc.encode(doc)
-      assert byte_size(bytes) < 32_000
-      assert check(:apply, nif(:doc_apply, [Doc.new("a").ref, bytes])) > 0
-      assert check(:join, nif(:fragment_join, [bytes, bytes])) > 0
-      assert Doc.equal?(Doc.apply_delta!(Doc.new("a"), bytes), doc)
-    end
-
-    test "a document that remembers many edits" do
-      old = set(300_000)
-      doc = Enum.reduce(1..60_000, old, &Doc.update(&2, {:add, [:s], &1}))
-      assert check(:delta, nif(:doc_delta, [doc.ref, Doc.clock(old).bytes])) > 0
-      check(:add, nif(:doc_update, [doc.ref, {:add, [:s], 0}]))
->>>>>>> theirs
     end
 
     test "documents that have nothing in common" do
