@@ -90,11 +90,10 @@ defmodule Causeway.Store.Error do
   end
 
   defp format({:corrupt, path, offset, what}) do
-    dir = Path.dirname(path)
+    file = path |> Path.basename() |> String.replace(~r/-.*/, "")
 
-    "#{path} is damaged at byte #{offset} (#{what}), and no interrupted write would have left it so. To salvage: " <>
-      "keep a copy of #{dir}; then empty it, start the store and let it catch up from a peer. Without a peer, " <>
-      salvage(path |> Path.basename() |> String.replace(~r/-.*/, ""), path, offset)
+    "#{path} is damaged at byte #{offset} (#{what}), and no interrupted write would have left it so. To salvage, keep " <>
+      "a copy of #{Path.dirname(path)}; then #{salvage(file, path, offset)}"
   end
 
   defp format(reason), do: inspect(reason)
@@ -103,17 +102,25 @@ defmodule Causeway.Store.Error do
   defp disk_advice(reason) when reason in [:eacces, :eperm], do: "; the VM's user must own it"
   defp disk_advice(_), do: ""
 
-  # Without LOCK, it goes on as a new actor: numbers of writes that are lost are not given again.
+  # Without LOCK, it goes on as a new actor: numbers of writes that are lost here, but seen elsewhere, are not given
+  # again.
   defp salvage("log", path, offset) do
-    "cut the file off there (truncate -s #{offset} #{path}), delete the log files after it and the file LOCK, which " <>
+    catch_up() <>
+      "cut the file off there (truncate -s #{offset} #{path}), delete the log files after it and the file LOCK, which " <>
       "loses what was committed later"
   end
 
-  defp salvage("checkpoint", _path, _offset),
-    do: "only a backup has what was in it: put all of its files there, and no others"
+  defp salvage("checkpoint", _path, _offset) do
+    catch_up() <>
+      "only a backup has what was in it: put all of its files there, and no others"
+  end
 
   defp salvage(_identity, path, _offset) do
     "start a store of the same replica with an empty directory, stop it, and copy its IDENTITY to #{path}, which " <>
       "loses nothing"
+  end
+
+  defp catch_up do
+    "delete all files in it but IDENTITY, start the store, and let it catch up from a peer. Without a peer, "
   end
 end

@@ -281,6 +281,18 @@ defmodule Causeway.Store.DiskTest do
     end
   end
 
+  test "or to have it all from a peer", %{dir: dir} do
+    segments(dir)
+    flip(hd(logs(dir)), 40)
+    assert {:error, error} = open(dir)
+    assert Exception.message(error) =~ "delete all files in it but IDENTITY"
+    for name <- files(dir), name != "IDENTITY", do: File.rm!(Path.join(dir, name))
+    store = open!(dir)
+    assert Clock.to_map(Store.clock(store)) == %{}
+    assert "paris~" <> _ = Store.info(store).actor
+    stop(store)
+  end
+
   defp pairs(offsets), do: Enum.chunk_every(offsets, 2, 1, :discard)
 
   # What the message says, to the letter.
