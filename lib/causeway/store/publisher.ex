@@ -50,8 +50,13 @@ defmodule Causeway.Store.Publisher do
   @impl true
   def handle_info({:versions, docs}, state) do
     Runtime.dequeued(state.rt, length(docs))
-    state = Enum.reduce(docs, state, &advance(&2, &1))
-    {:noreply, if(Runtime.skipped?(state.rt), do: jump_all(state), else: state)}
+
+    if Runtime.skipped?(state.rt) do
+      drop_queued(state.rt)
+      {:noreply, jump_all(state)}
+    else
+      {:noreply, Enum.reduce(docs, state, &advance(&2, &1))}
+    end
   end
 
   def handle_info({:DOWN, ref, :process, _, _}, state), do: {:noreply, remove(state, ref)}
@@ -91,6 +96,17 @@ defmodule Causeway.Store.Publisher do
         docs |> Enum.reduce(state, &advance(&2, &1)) |> catch_up()
     after
       0 -> if(Runtime.skipped?(state.rt), do: jump_all(state), else: state)
+    end
+  end
+
+  # Where some were left out, those before them are of no use: one jump leads to the newest.
+  defp drop_queued(rt) do
+    receive do
+      {:versions, docs} ->
+        Runtime.dequeued(rt, length(docs))
+        drop_queued(rt)
+    after
+      0 -> :ok
     end
   end
 

@@ -708,21 +708,15 @@ defmodule Causeway.Store.ClusterTest do
     refute 9 in get(node, world, {"backup", "set"})
   end
 
-  # A copy whose IDENTITY is in the same inode; the function puts it back.
+  # Copies the directory; the function puts it back, as if IDENTITY had been there all the time.
   defp keep(dir, copy) do
     File.cp_r!(dir, copy)
-    File.rm!(copy <> "/IDENTITY")
-    File.ln!(dir <> "/IDENTITY", copy <> "/IDENTITY")
 
     fn ->
       File.rm_rf!(dir)
       File.cp_r!(copy, dir)
-      File.rm!(dir <> "/IDENTITY")
-      File.rename!(copy <> "/IDENTITY", dir <> "/IDENTITY")
-      # Where LOCK says since when it is there, that is the time as well.
       stat = File.stat!(dir <> "/IDENTITY", time: :posix)
-      stamp = "#{stat.major_device} #{stat.inode} #{stat.ctime}\n"
-      if File.stat!(dir <> "/LOCK").size > 0, do: File.write!(dir <> "/LOCK", stamp)
+      File.write!(dir <> "/LOCK", "#{stat.major_device} #{stat.inode} #{stat.ctime}\n")
     end
   end
 end
