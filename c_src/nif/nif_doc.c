@@ -47,10 +47,13 @@ static bool get_bytes(ErlNifEnv *env, ERL_NIF_TERM term, struct cw_bytes *s) {
     return true;
 }
 
-static ERL_NIF_TERM bad_term(ErlNifEnv *env, enum cw_err err, ERL_NIF_TERM bad) {
-    return err == CW_EMALFORMED ? nif_error_atom(env, ATOM(env, bad_term), bad)
-           : err == CW_EPATH    ? nif_error_atom(env, ATOM(env, bad_path), bad)
-                                : nif_error_with(env, err, bad);
+/* `where` is what holds the term that cannot be encoded. */
+static ERL_NIF_TERM bad_term(ErlNifEnv *env, enum cw_err err, ERL_NIF_TERM bad,
+                             ERL_NIF_TERM where) {
+    return err == CW_EMALFORMED
+               ? nif_error_atom(env, ATOM(env, bad_term), enif_make_tuple2(env, bad, where))
+           : err == CW_EPATH ? nif_error_atom(env, ATOM(env, bad_path), bad)
+                             : nif_error_with(env, err, bad);
 }
 
 static ERL_NIF_TERM bad_replica(ErlNifEnv *env, enum cw_err err, ERL_NIF_TERM name) {
@@ -130,7 +133,7 @@ static ERL_NIF_TERM ops_error(ErlNifEnv *env, enum cw_err err, const struct nif_
     case CW_EREPLICA:
         return nif_error_atom(env, ATOM(env, bad_replica), ops->bad);
     default:
-        return bad_term(env, err, ops->bad);
+        return bad_term(env, err, ops->bad, ops->op);
     }
 }
 
@@ -243,7 +246,7 @@ static bool find(ErlNifEnv *env, const struct cw_doc *doc, ERL_NIF_TERM path, en
     cw_buf_init(&f->key, &nif_mem, f->key_space, sizeof f->key_space);
     enum cw_err err = nif_get_path(env, &f->arena, path, &fields, &bad);
     if (err) { /* what is too large for a field is in no document */
-        *term = err == CW_ELIMIT ? ATOM(env, absent) : bad_term(env, err, bad);
+        *term = err == CW_ELIMIT ? ATOM(env, absent) : bad_term(env, err, bad, path);
         return false;
     }
     if (cw_doc_find(doc, fields.fields, fields.n, want, &f->key, &f->kind) &&
@@ -306,7 +309,7 @@ static ERL_NIF_TERM member(ErlNifEnv *env, const struct cw_doc *doc, const struc
     nif_report(env, put.began);
     cw_buf_free(&elem);
     if (err && err != CW_EBUDGET && err != CW_ELIMIT)
-        return bad_term(env, err, put.bad);
+        return bad_term(env, err, put.bad, term);
     return has ? ATOM(env, true) : ATOM(env, false);
 }
 
@@ -615,7 +618,7 @@ ERL_NIF_TERM nif_doc_hash_at(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]
         cw_buf_bytes(&key, path.fields[i]);
     }
     if (err && err != CW_ELIMIT)
-        term = bad_term(env, err, bad);
+        term = bad_term(env, err, bad, argv[1]);
     else if (key.err)
         term = nif_error(env, key.err);
     else if (err) /* too long for any key: there is nothing */

@@ -203,7 +203,7 @@ static enum cw_err get_name(struct nif_ops *ops, ERL_NIF_TERM term, struct cw_op
     uint8_t space[256];
     cw_buf_init(&buf, ops->arena->mem, space, sizeof space);
     enum cw_err err = nif_put_name(ops->env, &buf, term);
-    if (err == CW_EMALFORMED)
+    if (err == CW_EMALFORMED || err == CW_ELIMIT)
         err = CW_EREPLICA;
     if (!err) {
         op->arg = cw_arena_copy(ops->arena, cw_buf_slice(&buf, 0));
@@ -261,7 +261,7 @@ static enum cw_err get_op(struct nif_ops *ops, const struct base *base, ERL_NIF_
     int n;
     const ERL_NIF_TERM *at;
     struct form form;
-    ops->bad = term;
+    ops->op = ops->bad = term;
     if (!enif_get_tuple(ops->env, term, &n, &at) || n < 2)
         return CW_EOP;
     if (at[0] == ATOM(ops->env, in) && n == 4)

@@ -258,7 +258,8 @@ defmodule Causeway.Doc do
   @doc """
   One delta that does what both do, whichever comes first.
 
-  They must overlap or adjoin: `{:error, _}` with reason `{:gap, ...}` when edits between them are in neither.
+  They must overlap or adjoin: `{:error, _}` with reason `{:not_adjoining, nil}` when edits between them are in
+  neither.
   """
   @spec join_deltas(binary(), binary()) :: {:ok, binary()} | {:error, Error.t()}
   def join_deltas(a, b) when is_binary(a) and is_binary(b) do
