@@ -232,6 +232,7 @@ ERL_NIF_TERM nif_doc_merge(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
 /* What is at a path. False with an answer in `*term` when there is nothing to go on with. */
 struct found {
     struct cw_arena arena;
+    struct nif_path path;
     struct cw_buf key;
     enum cw_kind kind;
     uint64_t space[64];
@@ -240,16 +241,15 @@ struct found {
 
 static bool find(ErlNifEnv *env, const struct cw_doc *doc, ERL_NIF_TERM path, enum cw_kind want,
                  struct found *f, ERL_NIF_TERM *term) {
-    struct nif_path fields;
     ERL_NIF_TERM bad;
     cw_arena_init(&f->arena, &nif_mem, f->space, sizeof f->space);
     cw_buf_init(&f->key, &nif_mem, f->key_space, sizeof f->key_space);
-    enum cw_err err = nif_get_path(env, &f->arena, path, &fields, &bad);
+    enum cw_err err = nif_get_path(env, &f->arena, path, &f->path, &bad);
     if (err) { /* what is too large for a field is in no document */
         *term = err == CW_ELIMIT ? ATOM(env, absent) : bad_term(env, err, bad, path);
         return false;
     }
-    if (cw_doc_find(doc, fields.fields, fields.n, want, &f->key, &f->kind) &&
+    if (cw_doc_find(doc, f->path.fields, f->path.n, want, &f->key, &f->kind) &&
         (!want || f->kind == want)) /* the document is a map, whatever is wanted */
         return true;
     *term = f->key.err ? nif_error(env, CW_ENOMEM) : ATOM(env, absent);
@@ -296,6 +296,15 @@ ERL_NIF_TERM nif_doc_get(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     return term;
 }
 
+/* The first set there, which may stand behind a map. */
+static void find_set(const struct cw_doc *doc, struct found *f) {
+    static const enum cw_kind sets[] = {CW_SET, CW_SET_GROW, CW_SET_REMOVE_WINS};
+    for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++)
+        if (cw_doc_find(doc, f->path.fields, f->path.n, sets[i], &f->key, &f->kind) &&
+            f->kind == sets[i])
+            return;
+}
+
 /* What is too large for an element is in no set. */
 static ERL_NIF_TERM member(ErlNifEnv *env, const struct cw_doc *doc, const struct found *f,
                            ERL_NIF_TERM term) {
@@ -317,11 +326,15 @@ ERL_NIF_TERM nif_doc_member(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     const struct cw_doc *doc;
     struct found f;
     ERL_NIF_TERM term;
+    enum cw_kind want = nif_get_kind(env, argv[3]);
     (void)argc;
-    if (!nif_get_doc(env, argv[0], &doc))
+    if (!nif_get_doc(env, argv[0], &doc) || (!want && argv[3] != ATOM(env, nil)))
         return enif_make_badarg(env);
-    if (find(env, doc, argv[1], CW_KIND_NONE, &f, &term))
+    if (find(env, doc, argv[1], want, &f, &term)) {
+        if (!want && cw_kind_is_map(f.kind))
+            find_set(doc, &f);
         term = member(env, doc, &f, argv[2]);
+    }
     found_close(&f);
     return term;
 }

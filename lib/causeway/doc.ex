@@ -65,7 +65,7 @@ defmodule Causeway.Doc do
       {:ok, mine} = Doc.apply_delta(mine, delta)
   """
 
-  alias Causeway.{Clock, Error}
+  alias Causeway.{Clock, Error, ReadOptions}
 
   @enforce_keys [:ref]
   defstruct [:ref]
@@ -157,6 +157,12 @@ defmodule Causeway.Doc do
     ref |> :causeway_nif.doc_update(seen, ops) |> wrap(ops)
   end
 
+  def try_update(%__MODULE__{}, _ops, opts) do
+    raise ArgumentError,
+          "Causeway.Doc.update/3 takes the option as_of: an earlier state of the document, not " <>
+            Error.short(opts)
+  end
+
   @doc """
   What is at a path, or `default`.
 
@@ -164,8 +170,10 @@ defmodule Causeway.Doc do
   not have instead of raising, which only trusted writers should be allowed to cause.
   """
   @spec get(t(), path(), term(), kind: kind(), atoms: :create) :: term()
-  def get(%__MODULE__{} = doc, path, default \\ nil, opts \\ []) when is_list(opts) do
-    case fetch(doc, path, opts) do
+  def get(%__MODULE__{ref: ref}, path, default \\ nil, opts \\ []) do
+    {kind, new_atoms} = ReadOptions.read!(opts, "Causeway.Doc.get/4", [:kind, :atoms])
+
+    case read(ref, path, kind, new_atoms) do
       {:ok, value} -> value
       :error -> default
     end
@@ -173,31 +181,41 @@ defmodule Causeway.Doc do
 
   @doc "`{:ok, value}` of what is at a path, or `:error`. Options as in `get/4`."
   @spec fetch(t(), path(), kind: kind(), atoms: :create) :: {:ok, term()} | :error
-  def fetch(%__MODULE__{ref: ref}, path, opts \\ []) when is_list(opts) do
-    case :causeway_nif.doc_get(ref, path, opts[:kind], create_atoms?(opts)) do
+  def fetch(%__MODULE__{ref: ref}, path, opts \\ []) do
+    {kind, new_atoms} = ReadOptions.read!(opts, "Causeway.Doc.fetch/3", [:kind, :atoms])
+    read(ref, path, kind, new_atoms)
+  end
+
+  defp read(ref, path, kind, new_atoms) do
+    case :causeway_nif.doc_get(ref, path, kind, new_atoms) do
       :absent -> :error
       {:error, _} = error -> raise Error.from_nif(error, {:get, path})
       typed -> {:ok, plain(typed)}
     end
   end
 
-  @doc "All of it, as a map. Options as in `get/4`."
+  @doc "All of it, as a map. The option `:atoms` is as in `get/4`."
   @spec value(t(), atoms: :create) :: map()
-  def value(%__MODULE__{} = doc, opts \\ []) when is_list(opts) do
-    {:ok, value} = fetch(doc, [], opts)
+  def value(%__MODULE__{ref: ref}, opts \\ []) do
+    {nil, new_atoms} = ReadOptions.read!(opts, "Causeway.Doc.value/2", [:atoms])
+    {:ok, value} = read(ref, [], nil, new_atoms)
     value
   end
 
   @doc """
   Whether the set at a path has an element, without reading the set.
 
+  Where two kinds were written, that is the first set among them, or the one that the option `:kind` names.
+
       iex> doc = Causeway.Doc.new("a") |> Causeway.Doc.update({:add, [:tags], "new"})
       iex> {Causeway.Doc.member?(doc, [:tags], "new"), Causeway.Doc.member?(doc, [:tags], "old")}
       {true, false}
   """
-  @spec member?(t(), path(), term()) :: boolean()
-  def member?(%__MODULE__{ref: ref}, path, element) do
-    case :causeway_nif.doc_member(ref, path, element) do
+  @spec member?(t(), path(), term(), kind: kind()) :: boolean()
+  def member?(%__MODULE__{ref: ref}, path, element, opts \\ []) do
+    {kind, _} = ReadOptions.read!(opts, "Causeway.Doc.member?/4", [:kind])
+
+    case :causeway_nif.doc_member(ref, path, element, kind) do
       {:error, _} = error -> raise Error.from_nif(error, {:member?, path, element})
       answer -> answer == true
     end
@@ -240,6 +258,12 @@ defmodule Causeway.Doc do
     old |> :causeway_nif.doc_delta_between(ref) |> bytes!("the delta")
   end
 
+  def delta(%__MODULE__{}, opts) do
+    raise ArgumentError,
+          "Causeway.Doc.delta/2 takes since: a Causeway.Clock or an earlier Causeway.Doc, not " <>
+            Error.short(opts)
+  end
+
   @doc """
   Takes in a delta or an encoded document.
 
@@ -278,8 +302,10 @@ defmodule Causeway.Doc do
       [{[:s], :set, MapSet.new([]), MapSet.new([2])}, {[:x], :register, 1, 2}]
   """
   @spec diff(t(), t(), atoms: :create) :: [change()]
-  def diff(%__MODULE__{ref: old}, %__MODULE__{ref: new}, opts \\ []) when is_list(opts) do
-    case :causeway_nif.doc_diff(old, new, create_atoms?(opts)) do
+  def diff(%__MODULE__{ref: old}, %__MODULE__{ref: new}, opts \\ []) do
+    {nil, new_atoms} = ReadOptions.read!(opts, "Causeway.Doc.diff/3", [:atoms])
+
+    case :causeway_nif.doc_diff(old, new, new_atoms) do
       {:error, _} = error -> raise Error.from_nif(error)
       changes -> Enum.map(changes, &plain_change/1)
     end
@@ -352,8 +378,6 @@ defmodule Causeway.Doc do
 
   defp bytes!(bytes, _what) when is_binary(bytes), do: bytes
   defp bytes!(error, what), do: raise(Error.from_nif(error, [], what))
-
-  defp create_atoms?(opts), do: opts[:atoms] == :create
 
   defp plain({kind, fields}) when kind in [:map, :map_grow] do
     Map.new(fields, fn {field, typed} -> {field, plain(typed)} end)

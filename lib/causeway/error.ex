@@ -70,10 +70,10 @@ defmodule Causeway.Error do
       "#{short(elsewhere)}, which they can give with {:transfer, path, n, replica}"
   end
 
-  defp format({:out_of_range, {:tick, _, _} = call}) do
-    "a number in #{short(call)} is out of range: stamps end at 2^62 - 1, which is the wall clock at 2^46 " <>
-      "milliseconds, in the year 4199"
-  end
+  defp format({:out_of_range, {name, _, _} = call}) when name in [:tick, :receive],
+    do: stamp(call)
+
+  defp format({:out_of_range, {:to_datetime, _} = call}), do: stamp(call)
 
   defp format({:out_of_range, op}) do
     "a number in #{short(op)} is out of range: what one replica has added to a counter, and what it has " <>
@@ -118,6 +118,11 @@ defmodule Causeway.Error do
 
   defp format(:out_of_memory), do: "out of memory; the document is unchanged"
   defp format(other), do: short(other)
+
+  defp stamp(call) do
+    "a number in #{short(call)} is out of range: stamps end at 2^62 - 1, which is the wall clock at 2^46 " <>
+      "milliseconds, in the year 4199"
+  end
 
   defp bad_replica(what) do
     "#{what} cannot name a replica: that takes a binary of at most 1 KiB, or an atom other than nil, " <>

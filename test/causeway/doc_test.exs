@@ -521,6 +521,23 @@ defmodule Causeway.DocTest do
       assert merged |> Doc.encode() |> Doc.decode!("c") |> Doc.value() == Doc.value(merged)
     end
 
+    test "a set is asked for its elements wherever it stands" do
+      right = [{:put, [:m, :a], 1}, {:put, [:r], 1}]
+      left = [{:add, [:m], 2}, {:add, [:r], 2}, {:add, [:g], 1}]
+      merged = concurrently(Doc.new("base"), left, right)
+      two = doc("x", {:add, [:g], 3, :set_grow}) |> Doc.merge(merged)
+      assert Doc.get(merged, [:m]) == %{a: 1}
+
+      assert for(path <- [[:m], [:r]], e <- [2, 3], do: Doc.member?(merged, path, e)) ==
+               [true, false, true, false]
+
+      assert Doc.member?(merged, [:m], 2, kind: :set)
+      refute Doc.member?(merged, [:m], 2, kind: :set_grow)
+      refute Doc.member?(merged, [:m], :a, kind: :map)
+      assert {Doc.member?(two, [:g], 1), Doc.member?(two, [:g], 3)} == {true, false}
+      assert Doc.member?(two, [:g], 3, kind: :set_grow)
+    end
+
     test "two maps at one path" do
       left = {:put, [:m, :a], 1}
       right = {:in, [:m], :map_grow, [{:put, [:a], 2}]}
@@ -978,7 +995,8 @@ defmodule Causeway.DocTest do
       doc = swap.({:put, ["x"], 1}, atom)
       assert Doc.value(doc) == %{"x" => 1}
       clock = Doc.clock(doc)
-      assert_raise Error, ~r/#{new}/, fn -> Clock.to_map(clock) end
+      assert_raise Error, ~r/#{new}.*atoms: :create/, fn -> Clock.to_map(clock) end
+      assert Clock.get(clock, "a") == 0
       assert inspect(clock) =~ new
       assert {:ok, ^clock} = clock |> Clock.encode() |> Clock.decode()
       more = Doc.update(doc, {:put, ["x"], 2})
@@ -991,6 +1009,9 @@ defmodule Causeway.DocTest do
       bytes = String.replace(bytes, Atom.to_string(atom), new)
       assert {:error, %Error{reason: {:gap, ^new, 0, 1}}} = Doc.apply_delta(Doc.new("z"), bytes)
       assert_raise ArgumentError, fn -> String.to_existing_atom(new) end
+      assert [{made, 1}] = clock |> Clock.to_map(atoms: :create) |> Map.to_list()
+      assert Atom.to_string(made) == new
+      assert Clock.get(clock, made) == 1
     end
   end
 
@@ -1212,7 +1233,8 @@ defmodule Causeway.DocTest do
     end
 
     # As they come from calls.
-    for term <- terms, op <- [{:bogus, [:x], term}, {:put, [:x], [self(), term]}, {:put, term, 1}] do
+    for term <- terms,
+        op <- [{:bogus, [:x], term}, {:put, [:x], [self(), term]}, {:put, term, 1}] do
       assert {:error, error} = Doc.try_update(Doc.new("a"), op)
       assert byte_size(Exception.message(error)) < 5000
     end
@@ -1280,6 +1302,35 @@ defmodule Causeway.DocTest do
           struct(Clock),
           %Clock{bytes: "x"}
         ]
+
+  test "options that there are not are refused, with those that there are" do
+    doc = doc([{:put, [:x], 1}, {:add, [:s], 1}])
+    clock = Doc.clock(doc)
+
+    for {call, message} <- [
+          {fn -> Doc.get(doc, [:x], nil, kind: :bogus) end,
+           ~r/get\/4: kind: .*:bogus.*:set_grow/},
+          {fn -> Doc.get(doc, [:x], nil, knid: :set) end,
+           ~r/no option :knid.*kind: one of .*atoms:/},
+          {fn -> Doc.get(doc, [:x], nil, :set) end, ~r/keyword list :set/},
+          {fn -> Doc.get(doc, [:x], nil, %{kind: :set}) end, ~r/keyword list %{/},
+          {fn -> Doc.fetch(doc, [:x], atoms: true) end,
+           ~r/fetch\/3: atoms: .*true.*atoms: :create/},
+          {fn -> Doc.value(doc, kind: :map) end,
+           ~r/value\/2: .*no option :kind; it takes atoms:/},
+          {fn -> Doc.diff(doc, doc, kind: :map) end, ~r/diff\/3: .*no option :kind/},
+          {fn -> Doc.member?(doc, [:s], 1, atoms: :create) end,
+           ~r/member\?\/4: .*no option :atoms/},
+          {fn -> Doc.update(doc, [], as_of: 5) end, ~r/takes the option as_of.*not \[as_of: 5\]/},
+          {fn -> Doc.try_update(doc, [], asof: doc) end, ~r/takes the option as_of/},
+          {fn -> Doc.delta(doc, since: 5) end, ~r/takes since: .*not \[since: 5\]/},
+          {fn -> Doc.delta(doc, clock) end, ~r/takes since:/},
+          {fn -> Clock.to_map(clock, kind: :set) end, ~r/to_map\/2: .*no option :kind/}
+        ],
+        do: assert_raise(ArgumentError, message, call)
+
+    assert Doc.get(doc, [:x], nil, kind: nil, atoms: :create) == 1
+  end
 
   test "any wrong argument to any function raises, and nothing worse" do
     doc = doc([{:put, [:x], 1}, {:add, [:s], 1}])

@@ -35,7 +35,7 @@ defmodule Causeway.NifGarbageTest do
   end
 
   test "every call is made" do
-    assert length(@calls) == 23
+    assert length(@calls) == 24
     for {name, arity} <- @calls, do: assert(length(args(name, arity, open())) == arity)
   end
 
@@ -94,7 +94,9 @@ defmodule Causeway.NifGarbageTest do
   defp args(:doc_get, pool),
     do: [doc(pool), path(), one_of([nil, nil, one_of(@kinds)]), chance(50)]
 
-  defp args(:doc_member, pool), do: [doc(pool), path(), element()]
+  defp args(:doc_member, pool),
+    do: [doc(pool), path(), element(), one_of([nil, nil, one_of(@kinds)])]
+
   defp args(:doc_rights, pool), do: [doc(pool), path()]
   defp args(:doc_diff, pool), do: [doc(pool), doc(pool), chance(50)]
   defp args(:doc_delta, pool), do: [doc(pool), clock(pool)]
@@ -105,7 +107,8 @@ defmodule Causeway.NifGarbageTest do
   defp args(name, pool) when name in [:clock_merge, :clock_compare],
     do: [clock(pool), clock(pool)]
 
-  defp args(:clock_to_list, pool), do: [clock(pool)]
+  defp args(:clock_get, pool), do: [clock(pool), name()]
+  defp args(:clock_to_list, pool), do: [clock(pool), chance(50)]
   defp args(:clock_from_list, _), do: [list_of(below(20), fn -> {name(), number()} end)]
   defp args(:hlc_tick, _), do: [number(), number()]
   defp args(_about_the_document, pool), do: [doc(pool)]
@@ -313,6 +316,7 @@ defmodule Causeway.NifGarbageTest do
 
   defp result?(:clock_compare, result), do: result in [:equal, :before, :after, :concurrent]
   defp result?(:clock_to_list, result), do: Enum.all?(result, &match?({_, n} when n > 0, &1))
+  defp result?(:clock_get, result), do: result >= 0
   defp result?(:hlc_tick, result), do: is_integer(result)
   defp result?(_, result), do: is_binary(result)
 
