@@ -20,6 +20,7 @@
     doc_clock/1,
     doc_hash/1,
     doc_hash/2,
+    doc_about/1,
     doc_info/1,
     fragment_join/2,
     clock_merge/2,
@@ -48,6 +49,7 @@
     doc_clock/1,
     doc_hash/1,
     doc_hash/2,
+    doc_about/1,
     doc_info/1,
     fragment_join/2,
     clock_merge/2,
@@ -162,6 +164,10 @@ doc_hash(_Doc) -> erlang:nif_error(not_loaded).
 %% Of what is at a path and below.
 -spec doc_hash(doc(), path()) -> binary() | error().
 doc_hash(_Doc, _Path) -> erlang:nif_error(not_loaded).
+
+%% The replica's name and the number of cells, which takes no time.
+-spec doc_about(doc()) -> {name(), non_neg_integer()}.
+doc_about(_Doc) -> erlang:nif_error(not_loaded).
 
 %% The replica's name, the number of cells, bytes of memory.
 -spec doc_info(doc()) -> {name(), non_neg_integer(), non_neg_integer()} | error().

@@ -182,6 +182,7 @@ static ErlNifFunc calls[] = {
     {"doc_clock", 1, nif_doc_clock, 0},
     {"doc_hash", 1, nif_doc_hash, 0},
     {"doc_hash", 2, nif_doc_hash_at, 0},
+    {"doc_about", 1, nif_doc_about, 0},
     {"doc_info", 1, nif_doc_info, 0},
     {"fragment_join", 2, nif_fragment_join, 0},
     {"clock_merge", 2, nif_clock_merge, 0},

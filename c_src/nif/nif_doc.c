@@ -311,7 +311,7 @@ static ERL_NIF_TERM member(ErlNifEnv *env, const struct cw_doc *doc, const struc
     struct cw_buf elem;
     uint8_t space[256];
     cw_buf_init(&elem, &nif_mem, space, sizeof space);
-    struct nif_put put = {env, &elem, CW_KEY, CW_KEY_MAX, term, 0, 0};
+    struct nif_put put = {env, &elem, CW_KEY, CW_KEY_MAX, term, 0, 0, true, 0};
     enum cw_err err = nif_put_term(&put, term);
     bool has =
         !err && cw_doc_has_element(doc, cw_buf_slice(&f->key, 0), f->kind, cw_buf_slice(&elem, 0));
@@ -641,6 +641,16 @@ ERL_NIF_TERM nif_doc_hash_at(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]
     cw_buf_free(&key);
     cw_arena_free(&arena);
     return term;
+}
+
+/* What nif_doc_info tells, but for what takes a walk. */
+ERL_NIF_TERM nif_doc_about(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    (void)argc;
+    if (!nif_get_doc(env, argv[0], &doc))
+        return enif_make_badarg(env);
+    return enif_make_tuple2(env, nif_make_name(env, cw_doc_replica(doc)),
+                            enif_make_uint64(env, cw_doc_count(doc)));
 }
 
 ERL_NIF_TERM nif_doc_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {

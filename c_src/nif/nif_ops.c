@@ -37,7 +37,13 @@ static enum cw_err encode(struct nif_ops *ops, ERL_NIF_TERM term, enum cw_encodi
     uint8_t space[256];
     bool final = most <= ops->limit;
     cw_buf_init(&buf, ops->arena->mem, space, sizeof space);
-    struct nif_put put = {ops->env, &buf, enc, final ? most : ops->limit, term, ops->began, 0};
+    struct nif_put put = {.env = ops->env,
+                          .buf = &buf,
+                          .enc = enc,
+                          .limit = final ? most : ops->limit,
+                          .bad = term,
+                          .began = ops->began,
+                          .firm = final};
     enum cw_err err = nif_put_term(&put, term);
     if (!err) {
         *out = cw_arena_copy(ops->arena, cw_buf_slice(&buf, 0));

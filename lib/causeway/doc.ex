@@ -36,8 +36,8 @@ defmodule Causeway.Doc do
   | `:counter` | `:increment`, `:decrement`, `:reset` | integer | added up |
   | `:counter_bounded` | the same, and `:transfer` | integer, never below 0 | added up; spending needs rights |
   | `:set` | `:add`, `:remove` | `MapSet` | an add wins over a remove that has not seen it |
-  | `:set_remove_wins` | `:add`, `:remove` | `MapSet` | a remove wins over an add that has not seen it |
   | `:set_grow` | `:add` | `MapSet` | all stay |
+  | `:set_remove_wins` | `:add`, `:remove` | `MapSet` | a remove wins over an add that has not seen it |
   | `:flag` | `:enable`, `:disable` | boolean | enable wins |
   | `:flag_disable_wins` | `:enable`, `:disable` | boolean | disable wins |
   | `:map` | operations on paths, `:delete` | map | field by field |
@@ -53,6 +53,12 @@ defmodule Causeway.Doc do
   Should two kinds be written at one path at the same time, both are kept. `get/3` and `value/1` show the
   one that comes first in the order map, set, counter, register, flag (and as in the table within them);
   the option `:kind` reads the other, and `{:delete, path, kind}` removes one of them.
+
+      iex> a = Causeway.Doc.new("a") |> Causeway.Doc.update({:add, [:s], 1, :set_remove_wins})
+      iex> b = Causeway.Doc.new("b") |> Causeway.Doc.update({:add, [:s], 2, :set_grow})
+      iex> both = Causeway.Doc.merge(a, b)
+      iex> {Causeway.Doc.get(both, [:s]), Causeway.Doc.get(both, [:s], nil, kind: :set_remove_wins)}
+      {MapSet.new([2]), MapSet.new([1])}
 
   ## Exchanging edits
 
@@ -401,11 +407,13 @@ defmodule Causeway.Doc do
   defimpl Inspect do
     import Inspect.Algebra
 
-    # As much of the content as the options allow, and never the cost of a large document.
+    # As much of the content as the options allow, and never the cost of a large document. What it takes in
+    # memory is asked, which takes a walk, when there is little to walk through.
     @cells 1_000
+    @bytes 512_000
 
     def inspect(doc, opts) do
-      %{replica: replica, cells: cells} = Causeway.Doc.info(doc)
+      {replica, cells} = :causeway_nif.doc_about(doc.ref)
 
       concat([
         "#Causeway.Doc<",
@@ -418,7 +426,9 @@ defmodule Causeway.Doc do
 
     # Somebody else's atoms are not worth a place in the table for being looked at.
     defp content(doc, cells, opts) when cells <= @cells do
-      to_doc(Causeway.Doc.value(doc), opts)
+      if Causeway.Doc.info(doc).bytes <= @bytes,
+        do: to_doc(Causeway.Doc.value(doc), opts),
+        else: content(doc, cells)
     rescue
       Causeway.Error -> content(doc, cells)
     end

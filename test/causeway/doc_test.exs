@@ -679,6 +679,8 @@ defmodule Causeway.DocTest do
       assert inspect(large) ==
                "#Causeway.Doc<\"a\", 2000 cells, #{Base.encode16(Doc.hash(large), case: :lower)}>"
 
+      heavy = doc({:put, ["x"], :binary.copy("x", 1_000_000)})
+      assert inspect(heavy) =~ ~r/^#Causeway.Doc<"a", 1 cells, [0-9a-f]{32}>$/
       assert inspect(Doc.new(:me)) == "#Causeway.Doc<:me, %{}>"
       assert inspect(Doc.clock(doc)) == ~s(#Causeway.Clock<%{"a" => 1}>)
     end

@@ -516,6 +516,8 @@ defmodule Causeway.NifTest do
         end
 
         check(:info, nif(:doc_info, [s.ref]))
+        check(:about, nif(:doc_about, [s.ref]))
+        if n > 1000, do: assert(check(:inspect, fn -> inspect(s) end) == 0)
       end
     end
 
