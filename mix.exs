@@ -72,9 +72,8 @@ defmodule Causeway.MixProject do
       licenses: ["Apache-2.0"],
       links: %{},
       files:
-        ~w(c_src docs lib priv src .formatter.exs Makefile mix.exs rebar.config) ++
-          ~w(CHANGELOG.md LICENSE README.md),
-      exclude_patterns: [~r/\.so$/]
+        ~w(c_src docs lib src .formatter.exs Makefile mix.exs rebar.config) ++
+          ~w(CHANGELOG.md LICENSE README.md)
     ]
   end
 
@@ -82,7 +81,7 @@ defmodule Causeway.MixProject do
     [
       main: "readme",
       source_ref: "v#{@version}",
-      extras: ["README.md", "CHANGELOG.md"] ++ Path.wildcard("docs/*.md")
+      extras: ["README.md", "CHANGELOG.md", "LICENSE"] ++ Path.wildcard("docs/*.md")
     ]
   end
 end

@@ -18,7 +18,7 @@ merge(A, B) -> causeway_nif:clock_merge(A, B).
 compare(A, B) -> causeway_nif:clock_compare(A, B).
 
 -spec to_list(clock()) -> [{causeway_doc:replica(), pos_integer()}] | causeway_nif:error().
-to_list(Clock) -> causeway_nif:clock_to_list(Clock).
+to_list(Clock) -> causeway_nif:clock_to_list(Clock, false).
 
 %% @doc The hybrid logical time after `Last', at a wall clock in milliseconds.
 -spec tick(non_neg_integer(), non_neg_integer()) -> non_neg_integer() | causeway_nif:error().

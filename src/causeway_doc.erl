@@ -95,7 +95,7 @@ value(Doc) ->
 %% @doc Whether the set at a path has an element.
 -spec is_member(doc(), path(), term()) -> boolean().
 is_member(Doc, Path, Element) ->
-    case causeway_nif:doc_member(Doc, Path, Element) of
+    case causeway_nif:doc_member(Doc, Path, Element, nil) of
         {error, Reason} -> erlang:error(Reason, [Doc, Path, Element]);
         Answer -> Answer =:= true
     end.

@@ -10,7 +10,7 @@
     doc_update/3,
     doc_merge/2,
     doc_get/4,
-    doc_member/3,
+    doc_member/4,
     doc_rights/2,
     doc_diff/3,
     doc_encode/1,
@@ -21,11 +21,13 @@
     doc_clock/1,
     doc_hash/1,
     doc_hash/2,
+    doc_about/1,
     doc_info/1,
     fragment_join/2,
     clock_merge/2,
     clock_compare/2,
-    clock_to_list/1,
+    clock_get/2,
+    clock_to_list/2,
     clock_from_list/1,
     hlc_tick/2,
     doc_news/4,
@@ -42,7 +44,7 @@
     doc_update/3,
     doc_merge/2,
     doc_get/4,
-    doc_member/3,
+    doc_member/4,
     doc_rights/2,
     doc_diff/3,
     doc_encode/1,
@@ -53,11 +55,13 @@
     doc_clock/1,
     doc_hash/1,
     doc_hash/2,
+    doc_about/1,
     doc_info/1,
     fragment_join/2,
     clock_merge/2,
     clock_compare/2,
-    clock_to_list/1,
+    clock_get/2,
+    clock_to_list/2,
     clock_from_list/1,
     hlc_tick/2,
     doc_news/4,
@@ -138,8 +142,9 @@ doc_merge(_A, _B) -> erlang:nif_error(not_loaded).
 -spec doc_get(doc(), path(), kind() | nil, boolean()) -> typed() | absent | error().
 doc_get(_Doc, _Path, _Kind, _NewAtoms) -> erlang:nif_error(not_loaded).
 
--spec doc_member(doc(), path(), term()) -> boolean() | absent | error().
-doc_member(_Doc, _Path, _Element) -> erlang:nif_error(not_loaded).
+%% In the set of this kind, or with nil the first one there.
+-spec doc_member(doc(), path(), term(), kind() | nil) -> boolean() | absent | error().
+doc_member(_Doc, _Path, _Element, _Kind) -> erlang:nif_error(not_loaded).
 
 %% Rights of this replica, and of all others together.
 -spec doc_rights(doc(), path()) -> {non_neg_integer(), non_neg_integer()} | absent | error().
@@ -174,6 +179,10 @@ doc_hash(_Doc) -> erlang:nif_error(not_loaded).
 -spec doc_hash(doc(), path()) -> binary() | error().
 doc_hash(_Doc, _Path) -> erlang:nif_error(not_loaded).
 
+%% The replica's name and the number of cells, which takes no time.
+-spec doc_about(doc()) -> {name(), non_neg_integer()}.
+doc_about(_Doc) -> erlang:nif_error(not_loaded).
+
 %% The replica's name, the number of cells, bytes of memory.
 -spec doc_info(doc()) -> {name(), non_neg_integer(), non_neg_integer()} | error().
 doc_info(_Doc) -> erlang:nif_error(not_loaded).
@@ -187,8 +196,11 @@ clock_merge(_A, _B) -> erlang:nif_error(not_loaded).
 -spec clock_compare(binary(), binary()) -> equal | before | 'after' | concurrent | error().
 clock_compare(_A, _B) -> erlang:nif_error(not_loaded).
 
--spec clock_to_list(binary()) -> [{name(), pos_integer()}] | error().
-clock_to_list(_Clock) -> erlang:nif_error(not_loaded).
+-spec clock_get(binary(), name()) -> non_neg_integer() | error().
+clock_get(_Clock, _Name) -> erlang:nif_error(not_loaded).
+
+-spec clock_to_list(binary(), boolean()) -> [{name(), pos_integer()}] | error().
+clock_to_list(_Clock, _NewAtoms) -> erlang:nif_error(not_loaded).
 
 -spec clock_from_list([{name(), non_neg_integer()}]) -> binary() | error().
 clock_from_list(_List) -> erlang:nif_error(not_loaded).

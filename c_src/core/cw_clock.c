@@ -105,6 +105,24 @@ enum cw_err cw_clock_read(const struct cw_mem *mem, struct cw_bytes clock, struc
     return err;
 }
 
+enum cw_err cw_clock_get(struct cw_bytes clock, struct cw_bytes name, uint64_t *counter) {
+    struct flat f;
+    enum cw_err err = open_flat(clock, &f);
+    if (err)
+        return err;
+    struct cw_reader r = cw_reader(f.names);
+    uint64_t found = 0;
+    for (uint64_t i = 0; i < f.n && !r.err; i++) {
+        struct cw_bytes at = cw_read_bytes(&r, cw_read_varint(&r));
+        if (cw_bytes_eq(at, name))
+            found = counter_at(&f, i);
+    }
+    if (cw_reader_whole(&r))
+        return r.err ? r.err : CW_EMALFORMED;
+    *counter = found;
+    return CW_OK;
+}
+
 /* ---- side by side ---- */
 
 static bool same_names(const struct flat *a, const struct flat *b) {

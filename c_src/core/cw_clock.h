@@ -19,6 +19,9 @@ void cw_clock_put(struct cw_buf *out, const struct cw_vv *vv);
 /* Decodes foreign bytes into a vector owned by the caller. */
 enum cw_err cw_clock_read(const struct cw_mem *mem, struct cw_bytes clock, struct cw_vv **out);
 
+/* The counter of the replica with this name, 0 when it is not there. No further checks are made. */
+enum cw_err cw_clock_get(struct cw_bytes clock, struct cw_bytes name, uint64_t *counter);
+
 /* Where two clocks name the same replicas, byte for byte, cw_clock_merge and cw_clock_compare do
  * not look at the names: they are safe on any bytes, but bytes from outside go through
  * cw_clock_read first. */

@@ -51,6 +51,27 @@ ERL_NIF_TERM nif_clock_compare(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv
     return err ? nif_error(env, err) : names[order];
 }
 
+/* (Clock, Name): the counter, without a look at names other than to compare them. */
+ERL_NIF_TERM nif_clock_get(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    struct cw_bytes s;
+    struct cw_buf name;
+    uint8_t space[256];
+    uint64_t counter;
+    if (!get_bytes(env, argv[0], &s))
+        return enif_make_badarg(env);
+    if (s.n > nif_bytes())
+        return nif_go_dirty(env, "clock_get", nif_clock_get, argc, argv);
+    ErlNifTime began = nif_begin(s.n);
+    cw_buf_init(&name, &nif_mem, space, sizeof space);
+    enum cw_err bad = nif_put_name(env, &name, argv[1]);
+    enum cw_err err = bad ? bad : cw_clock_get(s, cw_buf_slice(&name, 0), &counter);
+    cw_buf_free(&name);
+    nif_report(env, began);
+    if (bad && bad != CW_ENOMEM)
+        return nif_error_atom(env, ATOM(env, bad_replica), argv[1]);
+    return err ? nif_error(env, err) : enif_make_uint64(env, counter);
+}
+
 /* [{Replica, Counter}], by replica id. */
 static enum cw_err make_entries(struct nif_read *read, const struct cw_vv *vv, ERL_NIF_TERM *list) {
     enum cw_err err = CW_OK;
@@ -66,7 +87,7 @@ static enum cw_err make_entries(struct nif_read *read, const struct cw_vv *vv, E
 }
 
 ERL_NIF_TERM nif_clock_to_list(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
-    struct nif_read read = nif_read(env, ATOM(env, nil));
+    struct nif_read read = nif_read(env, argv[1]);
     struct cw_bytes s;
     struct cw_vv *vv;
     ERL_NIF_TERM list;

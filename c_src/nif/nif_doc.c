@@ -47,10 +47,13 @@ static bool get_bytes(ErlNifEnv *env, ERL_NIF_TERM term, struct cw_bytes *s) {
     return true;
 }
 
-static ERL_NIF_TERM bad_term(ErlNifEnv *env, enum cw_err err, ERL_NIF_TERM bad) {
-    return err == CW_EMALFORMED ? nif_error_atom(env, ATOM(env, bad_term), bad)
-           : err == CW_EPATH    ? nif_error_atom(env, ATOM(env, bad_path), bad)
-                                : nif_error_with(env, err, bad);
+/* `where` is what holds the term that cannot be encoded. */
+static ERL_NIF_TERM bad_term(ErlNifEnv *env, enum cw_err err, ERL_NIF_TERM bad,
+                             ERL_NIF_TERM where) {
+    return err == CW_EMALFORMED
+               ? nif_error_atom(env, ATOM(env, bad_term), enif_make_tuple2(env, bad, where))
+           : err == CW_EPATH ? nif_error_atom(env, ATOM(env, bad_path), bad)
+                             : nif_error_with(env, err, bad);
 }
 
 static ERL_NIF_TERM bad_replica(ErlNifEnv *env, enum cw_err err, ERL_NIF_TERM name) {
@@ -130,7 +133,7 @@ static ERL_NIF_TERM ops_error(ErlNifEnv *env, enum cw_err err, const struct nif_
     case CW_EREPLICA:
         return nif_error_atom(env, ATOM(env, bad_replica), ops->bad);
     default:
-        return bad_term(env, err, ops->bad);
+        return bad_term(env, err, ops->bad, ops->op);
     }
 }
 
@@ -229,6 +232,7 @@ ERL_NIF_TERM nif_doc_merge(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
 /* What is at a path. False with an answer in `*term` when there is nothing to go on with. */
 struct found {
     struct cw_arena arena;
+    struct nif_path path;
     struct cw_buf key;
     enum cw_kind kind;
     uint64_t space[64];
@@ -237,16 +241,15 @@ struct found {
 
 static bool find(ErlNifEnv *env, const struct cw_doc *doc, ERL_NIF_TERM path, enum cw_kind want,
                  struct found *f, ERL_NIF_TERM *term) {
-    struct nif_path fields;
     ERL_NIF_TERM bad;
     cw_arena_init(&f->arena, &nif_mem, f->space, sizeof f->space);
     cw_buf_init(&f->key, &nif_mem, f->key_space, sizeof f->key_space);
-    enum cw_err err = nif_get_path(env, &f->arena, path, &fields, &bad);
+    enum cw_err err = nif_get_path(env, &f->arena, path, &f->path, &bad);
     if (err) { /* what is too large for a field is in no document */
-        *term = err == CW_ELIMIT ? ATOM(env, absent) : bad_term(env, err, bad);
+        *term = err == CW_ELIMIT ? ATOM(env, absent) : bad_term(env, err, bad, path);
         return false;
     }
-    if (cw_doc_find(doc, fields.fields, fields.n, want, &f->key, &f->kind) &&
+    if (cw_doc_find(doc, f->path.fields, f->path.n, want, &f->key, &f->kind) &&
         (!want || f->kind == want)) /* the document is a map, whatever is wanted */
         return true;
     *term = f->key.err ? nif_error(env, CW_ENOMEM) : ATOM(env, absent);
@@ -293,20 +296,29 @@ ERL_NIF_TERM nif_doc_get(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     return term;
 }
 
+/* The first set there, which may stand behind a map. */
+static void find_set(const struct cw_doc *doc, struct found *f) {
+    static const enum cw_kind sets[] = {CW_SET, CW_SET_GROW, CW_SET_REMOVE_WINS};
+    for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++)
+        if (cw_doc_find(doc, f->path.fields, f->path.n, sets[i], &f->key, &f->kind) &&
+            f->kind == sets[i])
+            return;
+}
+
 /* What is too large for an element is in no set. */
 static ERL_NIF_TERM member(ErlNifEnv *env, const struct cw_doc *doc, const struct found *f,
                            ERL_NIF_TERM term) {
     struct cw_buf elem;
     uint8_t space[256];
     cw_buf_init(&elem, &nif_mem, space, sizeof space);
-    struct nif_put put = {env, &elem, CW_KEY, CW_KEY_MAX, term, 0, 0};
+    struct nif_put put = {env, &elem, CW_KEY, CW_KEY_MAX, term, 0, 0, true, 0};
     enum cw_err err = nif_put_term(&put, term);
     bool has =
         !err && cw_doc_has_element(doc, cw_buf_slice(&f->key, 0), f->kind, cw_buf_slice(&elem, 0));
     nif_report(env, put.began);
     cw_buf_free(&elem);
     if (err && err != CW_EBUDGET && err != CW_ELIMIT)
-        return bad_term(env, err, put.bad);
+        return bad_term(env, err, put.bad, term);
     return has ? ATOM(env, true) : ATOM(env, false);
 }
 
@@ -314,11 +326,15 @@ ERL_NIF_TERM nif_doc_member(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     const struct cw_doc *doc;
     struct found f;
     ERL_NIF_TERM term;
+    enum cw_kind want = nif_get_kind(env, argv[3]);
     (void)argc;
-    if (!nif_get_doc(env, argv[0], &doc))
+    if (!nif_get_doc(env, argv[0], &doc) || (!want && argv[3] != ATOM(env, nil)))
         return enif_make_badarg(env);
-    if (find(env, doc, argv[1], CW_KIND_NONE, &f, &term))
+    if (find(env, doc, argv[1], want, &f, &term)) {
+        if (!want && cw_kind_is_map(f.kind))
+            find_set(doc, &f);
         term = member(env, doc, &f, argv[2]);
+    }
     found_close(&f);
     return term;
 }
@@ -636,7 +652,7 @@ ERL_NIF_TERM nif_doc_hash_at(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]
         cw_buf_bytes(&key, path.fields[i]);
     }
     if (err && err != CW_ELIMIT)
-        term = bad_term(env, err, bad);
+        term = bad_term(env, err, bad, argv[1]);
     else if (key.err)
         term = nif_error(env, key.err);
     else if (err) /* too long for any key: there is nothing */
@@ -646,6 +662,16 @@ ERL_NIF_TERM nif_doc_hash_at(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]
     cw_buf_free(&key);
     cw_arena_free(&arena);
     return term;
+}
+
+/* What nif_doc_info tells, but for what takes a walk. */
+ERL_NIF_TERM nif_doc_about(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    (void)argc;
+    if (!nif_get_doc(env, argv[0], &doc))
+        return enif_make_badarg(env);
+    return enif_make_tuple2(env, nif_make_name(env, cw_doc_replica(doc)),
+                            enif_make_uint64(env, cw_doc_count(doc)));
 }
 
 ERL_NIF_TERM nif_doc_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {

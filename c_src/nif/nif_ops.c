@@ -37,7 +37,13 @@ static enum cw_err encode(struct nif_ops *ops, ERL_NIF_TERM term, enum cw_encodi
     uint8_t space[256];
     bool final = most <= ops->limit;
     cw_buf_init(&buf, ops->arena->mem, space, sizeof space);
-    struct nif_put put = {ops->env, &buf, enc, final ? most : ops->limit, term, ops->began, 0};
+    struct nif_put put = {.env = ops->env,
+                          .buf = &buf,
+                          .enc = enc,
+                          .limit = final ? most : ops->limit,
+                          .bad = term,
+                          .began = ops->began,
+                          .firm = final};
     enum cw_err err = nif_put_term(&put, term);
     if (!err) {
         *out = cw_arena_copy(ops->arena, cw_buf_slice(&buf, 0));
@@ -203,7 +209,7 @@ static enum cw_err get_name(struct nif_ops *ops, ERL_NIF_TERM term, struct cw_op
     uint8_t space[256];
     cw_buf_init(&buf, ops->arena->mem, space, sizeof space);
     enum cw_err err = nif_put_name(ops->env, &buf, term);
-    if (err == CW_EMALFORMED)
+    if (err == CW_EMALFORMED || err == CW_ELIMIT)
         err = CW_EREPLICA;
     if (!err) {
         op->arg = cw_arena_copy(ops->arena, cw_buf_slice(&buf, 0));
@@ -261,7 +267,7 @@ static enum cw_err get_op(struct nif_ops *ops, const struct base *base, ERL_NIF_
     int n;
     const ERL_NIF_TERM *at;
     struct form form;
-    ops->bad = term;
+    ops->op = ops->bad = term;
     if (!enif_get_tuple(ops->env, term, &n, &at) || n < 2)
         return CW_EOP;
     if (at[0] == ATOM(ops->env, in) && n == 4)

@@ -31,7 +31,8 @@ struct nif_ops {
     size_t cap;
     ERL_NIF_TERM first_term; /* the first field of the path read last, and its encoding */
     struct cw_bytes first;
-    ERL_NIF_TERM bad; /* CW_EMALFORMED: a term in the operation, else the operation */
+    ERL_NIF_TERM op;  /* the one at hand */
+    ERL_NIF_TERM bad; /* CW_EMALFORMED: a term in it, else the operation itself */
 };
 
 /* Reads one operation (a tuple) or a list of them. CW_EOP for what is none, CW_EPATH, CW_ERANGE,

@@ -14,6 +14,8 @@ enum {
 
 /* ---- to bytes ---- */
 
+#define PAIR_BYTES 8u /* what sorting a pair takes, in bytes of other terms */
+
 static enum cw_err put_nested(struct nif_put *put, ERL_NIF_TERM term, int depth);
 
 static enum cw_err unencodable(struct nif_put *put, ERL_NIF_TERM term) {
@@ -168,6 +170,7 @@ static enum cw_err put_map(struct nif_put *put, ERL_NIF_TERM term, int depth) {
     if (n > put->limit - put->counted)
         return CW_EBUDGET;
     put->counted += n;
+    put->sorted += n;
     struct cw_pair *pairs = enif_alloc((n + 1) * sizeof *pairs);
     if (!pairs)
         return CW_ENOMEM;
@@ -218,7 +221,8 @@ static enum cw_err put_nested(struct nif_put *put, ERL_NIF_TERM term, int depth)
         put->began = nif_begin(put->buf->n);
     if (err)
         return err;
-    return put->buf->err ? put->buf->err : put->buf->n > put->limit ? CW_EBUDGET : CW_OK;
+    size_t spent = put->buf->n + (put->firm ? 0 : put->sorted * PAIR_BYTES);
+    return put->buf->err ? put->buf->err : spent > put->limit ? CW_EBUDGET : CW_OK;
 }
 
 enum cw_err nif_put_term(struct nif_put *put, ERL_NIF_TERM term) {
@@ -226,7 +230,7 @@ enum cw_err nif_put_term(struct nif_put *put, ERL_NIF_TERM term) {
 }
 
 enum cw_err nif_put_name(ErlNifEnv *env, struct cw_buf *buf, ERL_NIF_TERM term) {
-    struct nif_put put = {env, buf, CW_KEY, CW_NAME_MAX, term, 0, 0};
+    struct nif_put put = {env, buf, CW_KEY, CW_NAME_MAX, term, 0, 0, true, 0};
     if (!enif_is_atom(env, term) && !enif_is_binary(env, term))
         return CW_EMALFORMED;
     if (term == ATOM(env, nil) || term == ATOM(env, true) || term == ATOM(env, false))

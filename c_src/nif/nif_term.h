@@ -14,6 +14,8 @@ struct nif_put {
     ERL_NIF_TERM bad; /* CW_EMALFORMED: the part that cannot be encoded */
     ErlNifTime began; /* 0 while it is small */
     size_t counted;   /* elements, of which each takes a byte at least */
+    bool firm;        /* the limit is of what the term may be; else of what there is time for */
+    size_t sorted;    /* pairs of maps, which take longer than their bytes do */
 };
 
 /* Appends a term. CW_EMALFORMED for a pid, a function, an improper list ... inside it (`bad`),

@@ -15,7 +15,7 @@ defmodule Causeway.Clock do
   Hybrid logical clocks, which order what version vectors leave concurrent, are in `Causeway.HLC`.
   """
 
-  alias Causeway.Error
+  alias Causeway.{Error, ReadOptions}
 
   @enforce_keys [:bytes]
   defstruct [:bytes]
@@ -52,13 +52,31 @@ defmodule Causeway.Clock do
   @spec contains?(t(), t()) :: boolean()
   def contains?(a, b), do: compare(a, b) in [:equal, :after]
 
-  @doc "The counter of one replica, 0 when it is not there."
-  @spec get(t(), replica()) :: non_neg_integer()
-  def get(%__MODULE__{} = clock, replica), do: clock |> to_map() |> Map.get(replica, 0)
+  @doc """
+  The counter of one replica, 0 when it is not there.
 
-  @spec to_map(t()) :: %{optional(replica()) => pos_integer()}
-  def to_map(%__MODULE__{bytes: bytes}) do
-    case :causeway_nif.clock_to_list(bytes) do
+      iex> Causeway.Clock.get(Causeway.Clock.new(%{"paris" => 3}), "paris")
+      3
+  """
+  @spec get(t(), replica()) :: non_neg_integer()
+  def get(%__MODULE__{bytes: bytes}, replica) do
+    case :causeway_nif.clock_get(bytes, replica) do
+      counter when is_integer(counter) -> counter
+      error -> raise Error.from_nif(error, [], "the clock")
+    end
+  end
+
+  @doc """
+  The counters by replica.
+
+  A replica whose name is an atom that this VM does not have raises, unless `atoms: :create` says that it may be
+  made.
+  """
+  @spec to_map(t(), atoms: :create) :: %{optional(replica()) => pos_integer()}
+  def to_map(%__MODULE__{bytes: bytes}, opts \\ []) do
+    {nil, new_atoms} = ReadOptions.read!(opts, "Causeway.Clock.to_map/2", [:atoms])
+
+    case :causeway_nif.clock_to_list(bytes, new_atoms) do
       list when is_list(list) -> Map.new(list)
       error -> raise Error.from_nif(error, [], "the clock")
     end
@@ -67,7 +85,7 @@ defmodule Causeway.Clock do
   @doc "A clock of `bytes` that came from elsewhere."
   @spec decode(binary()) :: {:ok, t()} | {:error, Error.t()}
   def decode(bytes) when is_binary(bytes) do
-    case :causeway_nif.clock_to_list(bytes) do
+    case :causeway_nif.clock_to_list(bytes, false) do
       list when is_list(list) -> {:ok, %__MODULE__{bytes: bytes}}
       {:error, {:unknown_atom, _}} -> {:ok, %__MODULE__{bytes: bytes}}
       error -> {:error, Error.from_nif(error, [], "the clock")}

@@ -36,8 +36,8 @@ defmodule Causeway.Doc do
   | `:counter` | `:increment`, `:decrement`, `:reset` | integer | added up |
   | `:counter_bounded` | the same, and `:transfer` | integer, never below 0 | added up; spending needs rights |
   | `:set` | `:add`, `:remove` | `MapSet` | an add wins over a remove that has not seen it |
-  | `:set_remove_wins` | `:add`, `:remove` | `MapSet` | a remove wins over an add that has not seen it |
   | `:set_grow` | `:add` | `MapSet` | all stay |
+  | `:set_remove_wins` | `:add`, `:remove` | `MapSet` | a remove wins over an add that has not seen it |
   | `:flag` | `:enable`, `:disable` | boolean | enable wins |
   | `:flag_disable_wins` | `:enable`, `:disable` | boolean | disable wins |
   | `:map` | operations on paths, `:delete` | map | field by field |
@@ -54,6 +54,12 @@ defmodule Causeway.Doc do
   one that comes first in the order map, set, counter, register, flag (and as in the table within them);
   the option `:kind` reads the other, and `{:delete, path, kind}` removes one of them.
 
+      iex> a = Causeway.Doc.new("a") |> Causeway.Doc.update({:add, [:s], 1, :set_remove_wins})
+      iex> b = Causeway.Doc.new("b") |> Causeway.Doc.update({:add, [:s], 2, :set_grow})
+      iex> both = Causeway.Doc.merge(a, b)
+      iex> {Causeway.Doc.get(both, [:s]), Causeway.Doc.get(both, [:s], nil, kind: :set_remove_wins)}
+      {MapSet.new([2]), MapSet.new([1])}
+
   ## Exchanging edits
 
   `merge/2` joins two documents of one VM. Between nodes, `encode/1` gives the whole state and `delta/2`
@@ -65,7 +71,7 @@ defmodule Causeway.Doc do
       {:ok, mine} = Doc.apply_delta(mine, delta)
   """
 
-  alias Causeway.{Clock, Error}
+  alias Causeway.{Clock, Error, ReadOptions}
 
   @enforce_keys [:ref]
   defstruct [:ref]
@@ -157,6 +163,12 @@ defmodule Causeway.Doc do
     ref |> :causeway_nif.doc_update(seen, ops) |> wrap(ops)
   end
 
+  def try_update(%__MODULE__{}, _ops, opts) do
+    raise ArgumentError,
+          "Causeway.Doc.update/3 takes the option as_of: an earlier state of the document, not " <>
+            Error.short(opts)
+  end
+
   @doc """
   What is at a path, or `default`.
 
@@ -164,8 +176,10 @@ defmodule Causeway.Doc do
   not have instead of raising, which only trusted writers should be allowed to cause.
   """
   @spec get(t(), path(), term(), kind: kind(), atoms: :create) :: term()
-  def get(%__MODULE__{} = doc, path, default \\ nil, opts \\ []) when is_list(opts) do
-    case fetch(doc, path, opts) do
+  def get(%__MODULE__{ref: ref}, path, default \\ nil, opts \\ []) do
+    {kind, new_atoms} = ReadOptions.read!(opts, "Causeway.Doc.get/4", [:kind, :atoms])
+
+    case read(ref, path, kind, new_atoms) do
       {:ok, value} -> value
       :error -> default
     end
@@ -173,31 +187,41 @@ defmodule Causeway.Doc do
 
   @doc "`{:ok, value}` of what is at a path, or `:error`. Options as in `get/4`."
   @spec fetch(t(), path(), kind: kind(), atoms: :create) :: {:ok, term()} | :error
-  def fetch(%__MODULE__{ref: ref}, path, opts \\ []) when is_list(opts) do
-    case :causeway_nif.doc_get(ref, path, opts[:kind], create_atoms?(opts)) do
+  def fetch(%__MODULE__{ref: ref}, path, opts \\ []) do
+    {kind, new_atoms} = ReadOptions.read!(opts, "Causeway.Doc.fetch/3", [:kind, :atoms])
+    read(ref, path, kind, new_atoms)
+  end
+
+  defp read(ref, path, kind, new_atoms) do
+    case :causeway_nif.doc_get(ref, path, kind, new_atoms) do
       :absent -> :error
       {:error, _} = error -> raise Error.from_nif(error, {:get, path})
       typed -> {:ok, plain(typed)}
     end
   end
 
-  @doc "All of it, as a map. Options as in `get/4`."
+  @doc "All of it, as a map. The option `:atoms` is as in `get/4`."
   @spec value(t(), atoms: :create) :: map()
-  def value(%__MODULE__{} = doc, opts \\ []) when is_list(opts) do
-    {:ok, value} = fetch(doc, [], opts)
+  def value(%__MODULE__{ref: ref}, opts \\ []) do
+    {nil, new_atoms} = ReadOptions.read!(opts, "Causeway.Doc.value/2", [:atoms])
+    {:ok, value} = read(ref, [], nil, new_atoms)
     value
   end
 
   @doc """
   Whether the set at a path has an element, without reading the set.
 
+  Where two kinds were written, that is the first set among them, or the one that the option `:kind` names.
+
       iex> doc = Causeway.Doc.new("a") |> Causeway.Doc.update({:add, [:tags], "new"})
       iex> {Causeway.Doc.member?(doc, [:tags], "new"), Causeway.Doc.member?(doc, [:tags], "old")}
       {true, false}
   """
-  @spec member?(t(), path(), term()) :: boolean()
-  def member?(%__MODULE__{ref: ref}, path, element) do
-    case :causeway_nif.doc_member(ref, path, element) do
+  @spec member?(t(), path(), term(), kind: kind()) :: boolean()
+  def member?(%__MODULE__{ref: ref}, path, element, opts \\ []) do
+    {kind, _} = ReadOptions.read!(opts, "Causeway.Doc.member?/4", [:kind])
+
+    case :causeway_nif.doc_member(ref, path, element, kind) do
       {:error, _} = error -> raise Error.from_nif(error, {:member?, path, element})
       answer -> answer == true
     end
@@ -240,6 +264,12 @@ defmodule Causeway.Doc do
     old |> :causeway_nif.doc_delta_between(ref) |> bytes!("the delta")
   end
 
+  def delta(%__MODULE__{}, opts) do
+    raise ArgumentError,
+          "Causeway.Doc.delta/2 takes since: a Causeway.Clock or an earlier Causeway.Doc, not " <>
+            Error.short(opts)
+  end
+
   @doc """
   Takes in a delta or an encoded document.
 
@@ -258,7 +288,8 @@ defmodule Causeway.Doc do
   @doc """
   One delta that does what both do, whichever comes first.
 
-  They must overlap or adjoin: `{:error, _}` with reason `{:gap, ...}` when edits between them are in neither.
+  They must overlap or adjoin: `{:error, _}` with reason `{:not_adjoining, nil}` when edits between them are in
+  neither.
   """
   @spec join_deltas(binary(), binary()) :: {:ok, binary()} | {:error, Error.t()}
   def join_deltas(a, b) when is_binary(a) and is_binary(b) do
@@ -277,8 +308,10 @@ defmodule Causeway.Doc do
       [{[:s], :set, MapSet.new([]), MapSet.new([2])}, {[:x], :register, 1, 2}]
   """
   @spec diff(t(), t(), atoms: :create) :: [change()]
-  def diff(%__MODULE__{ref: old}, %__MODULE__{ref: new}, opts \\ []) when is_list(opts) do
-    case :causeway_nif.doc_diff(old, new, create_atoms?(opts)) do
+  def diff(%__MODULE__{ref: old}, %__MODULE__{ref: new}, opts \\ []) do
+    {nil, new_atoms} = ReadOptions.read!(opts, "Causeway.Doc.diff/3", [:atoms])
+
+    case :causeway_nif.doc_diff(old, new, new_atoms) do
       {:error, _} = error -> raise Error.from_nif(error)
       changes -> Enum.map(changes, &plain_change/1)
     end
@@ -352,8 +385,6 @@ defmodule Causeway.Doc do
   defp bytes!(bytes, _what) when is_binary(bytes), do: bytes
   defp bytes!(error, what), do: raise(Error.from_nif(error, [], what))
 
-  defp create_atoms?(opts), do: opts[:atoms] == :create
-
   defp plain({kind, fields}) when kind in [:map, :map_grow] do
     Map.new(fields, fn {field, typed} -> {field, plain(typed)} end)
   end
@@ -376,11 +407,13 @@ defmodule Causeway.Doc do
   defimpl Inspect do
     import Inspect.Algebra
 
-    # As much of the content as the options allow, and never the cost of a large document.
+    # As much of the content as the options allow, and never the cost of a large document. What it takes in
+    # memory is asked, which takes a walk, when there is little to walk through.
     @cells 1_000
+    @bytes 512_000
 
     def inspect(doc, opts) do
-      %{replica: replica, cells: cells} = Causeway.Doc.info(doc)
+      {replica, cells} = :causeway_nif.doc_about(doc.ref)
 
       concat([
         "#Causeway.Doc<",
@@ -393,7 +426,9 @@ defmodule Causeway.Doc do
 
     # Somebody else's atoms are not worth a place in the table for being looked at.
     defp content(doc, cells, opts) when cells <= @cells do
-      to_doc(Causeway.Doc.value(doc), opts)
+      if Causeway.Doc.info(doc).bytes <= @bytes,
+        do: to_doc(Causeway.Doc.value(doc), opts),
+        else: content(doc, cells)
     rescue
       Causeway.Error -> content(doc, cells)
     end

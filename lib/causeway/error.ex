@@ -9,14 +9,15 @@ defmodule Causeway.Error do
     * `{:bad_operation, term}` - not an operation, see `t:Causeway.Doc.op/0`
     * `{:bad_path, path_or_op}` - a path must be a list of at most 64 terms; an operation's needs one, and
       so does each inside an `:in`
-    * `{:bad_term, term}` - a pid, function, reference or port, an improper list or a bitstring, which
-      no other node could read
-    * `{:bad_replica, term}` - a replica's name is an atom or a binary of at most 1 KiB, and none of `nil`,
-      `true`, `false`
+    * `{:bad_term, term, where}` - a pid, function, reference or port, an improper list or a bitstring,
+      which no other node could read, and the operation, path or element that it is in
+    * `{:bad_replica, name_or_op}` - a replica's name is an atom or a binary of at most 1 KiB, and none of
+      `nil`, `true`, `false`; of a `:transfer`, the operation
     * `{:bad_entry, term}` - a clock holds replicas with numbers below 2^62
     * `{:insufficient_rights, op, here, elsewhere}` - a bounded counter has fewer rights left at this
       replica than the operation spends
     * `{:out_of_range, op}` and `{:too_large, op}` - a number or a term over its limit
+    * `{:not_adjoining, nil}` - two deltas that do not overlap or adjoin cannot be joined
     * `{:gap, replica, seen, needed}` - a delta builds on writes this document has not seen
     * `{:malformed, what}` and `{:unknown_version, what}` - bytes that this release cannot read
     * `{:duplicate_replica, replica}` - two documents have been edited under one replica name
@@ -35,42 +36,49 @@ defmodule Causeway.Error do
   def message(%__MODULE__{reason: reason}), do: format(reason)
 
   defp format({:wrong_kind, op, path, have, want}) do
-    "#{inspect(op)} is for a #{kind(want)}, but #{inspect(path)} holds a #{kind(have)}; " <>
-      "use another path, or delete what is there first with #{inspect({:delete, path})}"
+    "#{short(op)} is for a #{kind(want)}, but #{short(path)} holds a #{kind(have)}; " <>
+      "use another path, or delete what is there first with #{short({:delete, path})}"
   end
 
   defp format({:no_such_operation, op, kind}) do
-    "#{inspect(op)} cannot be done to a #{kind(kind)}#{why_not(kind)}"
+    "#{short(op)} cannot be done to a #{kind(kind)}#{why_not(kind)}"
   end
 
   defp format({:bad_operation, term}) do
-    "#{inspect(term)} is no operation; one looks like {:put, [\"name\"], value}, see Causeway.Doc.op()"
+    "#{short(term)} is no operation; one looks like {:put, [\"name\"], value}, see Causeway.Doc.op()"
   end
 
   defp format({:bad_path, what}) do
     "#{short(what)}: a path must be a list of 1 to 64 terms, none only to read everything"
   end
 
-  defp format({:bad_term, term}) do
-    "#{inspect(term)} cannot be kept in a document: only atoms, numbers, binaries, and proper lists, " <>
-      "tuples and maps of them mean the same on every node"
+  defp format({:bad_term, term, where}) do
+    "#{within(term, where)} cannot be kept in a document: only atoms, numbers, binaries, and proper " <>
+      "lists, tuples and maps of them mean the same on every node"
   end
 
-  defp format({:bad_replica, term}) do
-    "#{short(term)} cannot name a replica: that takes a binary of at most 1 KiB, or an atom other than " <>
-      "nil, true and false"
-  end
+  defp format({:bad_replica, {:transfer, _, _, name} = op}), do: bad_replica(within(name, op))
+  defp format({:bad_replica, {:transfer, _, _, name, _} = op}), do: bad_replica(within(name, op))
+  defp format({:bad_replica, term}), do: bad_replica(short(term))
 
   defp format({:bad_entry, term}) do
     "#{short(term)} cannot be in a clock: that takes a replica's name and a number from 0 to 2^62 - 1"
   end
 
   defp format({:insufficient_rights, op, here, elsewhere}) do
-    "#{inspect(op)} needs more rights than the #{here} left at this replica; other replicas hold " <>
-      "#{elsewhere}, which they can give with {:transfer, path, n, replica}"
+    "#{short(op)} needs more rights than the #{short(here)} left at this replica; other replicas hold " <>
+      "#{short(elsewhere)}, which they can give with {:transfer, path, n, replica}"
   end
 
-  defp format({:out_of_range, op}), do: "a number in #{short(op)} is out of range"
+  defp format({:out_of_range, {name, _, _} = call}) when name in [:tick, :receive],
+    do: stamp(call)
+
+  defp format({:out_of_range, {:to_datetime, _} = call}), do: stamp(call)
+
+  defp format({:out_of_range, op}) do
+    "a number in #{short(op)} is out of range: what one replica has added to a counter, and what it has " <>
+      "taken, end at 2^62 - 1 each, and a transfer is of 0 at least"
+  end
 
   defp format({:too_large, op}) do
     "#{short(op)} is too large: path and element may take 8 KiB encoded, a value 64 MiB, an integer " <>
@@ -78,14 +86,19 @@ defmodule Causeway.Error do
   end
 
   defp format({:gap, replica, seen, needed}) do
-    "the delta builds on write #{needed} of replica #{inspect(replica)}, but only #{seen} have been " <>
-      "seen here; ask its sender for a delta since this document's clock"
+    "the delta builds on write #{short(needed)} of replica #{short(replica)}, but only #{short(seen)} " <>
+      "have been seen here; ask its sender for a delta since this document's clock"
   end
 
-  defp format({:malformed, what}), do: "#{what} is damaged, or is not one"
+  defp format({:not_adjoining, _}) do
+    "the deltas cannot be joined: writes between the two are in neither, or both are deltas between " <>
+      "documents that begin apart; apply one after the other, or ask for one since this document's clock"
+  end
+
+  defp format({:malformed, what}), do: "#{name(what)} is damaged, or is not one"
 
   defp format({:unknown_version, what}) do
-    "#{what} is of a newer format than this release reads; update causeway here"
+    "#{name(what)} is of a newer format than this release reads; update causeway here"
   end
 
   defp format({:duplicate_replica, _}) do
@@ -100,20 +113,33 @@ defmodule Causeway.Error do
   end
 
   defp format({:unknown_atom, name}) do
-    "the atom #{inspect(name)} does not exist in this VM; pass atoms: :create if the writer is trusted"
+    "the atom #{short(name)} does not exist in this VM; pass atoms: :create if the writer is trusted"
   end
 
   defp format(:out_of_memory), do: "out of memory; the document is unchanged"
-  defp format(other), do: inspect(other)
+  defp format(other), do: short(other)
 
-  # Even one integer can be a million digits.
-  defp short(term) do
-    text = inspect(term, limit: 5, printable_limit: 100)
-    if String.length(text) > 500, do: String.slice(text, 0, 500) <> "...", else: text
+  defp stamp(call) do
+    "a number in #{short(call)} is out of range: stamps end at 2^62 - 1, which is the wall clock at 2^46 " <>
+      "milliseconds, in the year 4199"
   end
 
+  defp bad_replica(what) do
+    "#{what} cannot name a replica: that takes a binary of at most 1 KiB, or an atom other than nil, " <>
+      "true and false"
+  end
+
+  defp within(part, part), do: short(part)
+  defp within(part, whole), do: "#{short(part)} in #{short(whole)}"
+
+  defp name(what) when is_binary(what) and byte_size(what) < 100, do: what
+  defp name(what), do: short(what)
+
+  @doc false
+  def short(term), do: Causeway.Error.Short.inspect(term)
+
   defp kind(nil), do: ":map"
-  defp kind(kind), do: inspect(kind)
+  defp kind(kind), do: short(kind)
 
   defp why_not(kind) when kind in [:map_grow, :set_grow], do: ", which only grows"
   defp why_not(_kind), do: ""
@@ -153,8 +179,11 @@ defmodule Causeway.Error do
 
   def from_nif({:error, {:bad_op, term}}, _, _), do: %__MODULE__{reason: {:bad_operation, term}}
 
+  def from_nif({:error, {:bad_term, {term, where}}}, _, _),
+    do: %__MODULE__{reason: {:bad_term, term, where}}
+
   def from_nif({:error, {code, term}}, _, _)
-      when code in [:bad_path, :bad_term, :bad_replica, :bad_entry, :unknown_atom],
+      when code in [:bad_path, :bad_replica, :bad_entry, :unknown_atom],
       do: %__MODULE__{reason: {code, term}}
 
   def from_nif({:error, code}, _, what), do: %__MODULE__{reason: plain(code, what)}
@@ -164,7 +193,7 @@ defmodule Causeway.Error do
   defp plain(:eduplicate, _), do: {:duplicate_replica, nil}
   defp plain(:ereplica, _), do: {:replica_clash, nil}
   defp plain(:eclock, _), do: {:not_an_ancestor, nil}
-  defp plain(:egap, _), do: {:gap, nil, nil, nil}
+  defp plain(:egap, _), do: {:not_adjoining, nil}
   defp plain(_code, what), do: {:malformed, what}
 
   # Operations as the NIF counts them: those inside an `:in` one by one, with their whole path.

@@ -111,6 +111,11 @@ defmodule Causeway.ClockTest do
 
     assert Clock.to_map(Clock.new(%{"a" => @most})) == %{"a" => @most}
 
+    clock = Clock.new(%{"a" => 1})
+
+    for name <- [nil, true, 5, self(), String.duplicate("x", 1100)],
+        do: assert_raise(Error, ~r/cannot name a replica/, fn -> Clock.get(clock, name) end)
+
     for bad <- [:x, [:x | :y], [{"a", 1} | :x], nil],
         do: assert_raise(ArgumentError, fn -> :causeway_clock.new(bad) end)
 
@@ -128,6 +133,7 @@ defmodule Causeway.ClockTest do
 
       part = %Clock{bytes: binary_part(bytes, 0, n)}
       assert_raise Error, ~r/the clock is damaged/, fn -> Clock.to_map(part) end
+      assert_raise Error, ~r/the clock is damaged/, fn -> Clock.get(part, "a") end
       assert_raise Error, ~r/one of the clocks is damaged/, fn -> Clock.merge(clock, part) end
       assert_raise Error, ~r/one of the clocks is damaged/, fn -> Clock.compare(part, clock) end
     end

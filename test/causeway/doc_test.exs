@@ -165,6 +165,9 @@ defmodule Causeway.DocTest do
 
       assert {:bad_replica, {:transfer, _, 1, nil}} = reason(a, {:transfer, [:stock], 1, nil})
       assert {:bad_replica, {:transfer, _, 1, 5}} = reason(a, {:transfer, [:stock], 1, 5})
+      long = {:transfer, [:stock], 1, String.duplicate("x", 2000)}
+      assert reason(a, long) == {:bad_replica, long}
+      assert_raise Error, ~r/"xxx.* in {:transfer, .*at most 1 KiB/, fn -> Doc.update(a, long) end
 
       assert {:wrong_kind, _, [:c], :counter, :counter_bounded} =
                a |> Doc.update({:increment, [:c]}) |> reason({:transfer, [:c], 1, "b"})
@@ -518,6 +521,23 @@ defmodule Causeway.DocTest do
       assert merged |> Doc.encode() |> Doc.decode!("c") |> Doc.value() == Doc.value(merged)
     end
 
+    test "a set is asked for its elements wherever it stands" do
+      right = [{:put, [:m, :a], 1}, {:put, [:r], 1}]
+      left = [{:add, [:m], 2}, {:add, [:r], 2}, {:add, [:g], 1}]
+      merged = concurrently(Doc.new("base"), left, right)
+      two = doc("x", {:add, [:g], 3, :set_grow}) |> Doc.merge(merged)
+      assert Doc.get(merged, [:m]) == %{a: 1}
+
+      assert for(path <- [[:m], [:r]], e <- [2, 3], do: Doc.member?(merged, path, e)) ==
+               [true, false, true, false]
+
+      assert Doc.member?(merged, [:m], 2, kind: :set)
+      refute Doc.member?(merged, [:m], 2, kind: :set_grow)
+      refute Doc.member?(merged, [:m], :a, kind: :map)
+      assert {Doc.member?(two, [:g], 1), Doc.member?(two, [:g], 3)} == {true, false}
+      assert Doc.member?(two, [:g], 3, kind: :set_grow)
+    end
+
     test "two maps at one path" do
       left = {:put, [:m, :a], 1}
       right = {:in, [:m], :map_grow, [{:put, [:a], 2}]}
@@ -659,6 +679,8 @@ defmodule Causeway.DocTest do
       assert inspect(large) ==
                "#Causeway.Doc<\"a\", 2000 cells, #{Base.encode16(Doc.hash(large), case: :lower)}>"
 
+      heavy = doc({:put, ["x"], :binary.copy("x", 1_000_000)})
+      assert inspect(heavy) =~ ~r/^#Causeway.Doc<"a", 1 cells, [0-9a-f]{32}>$/
       assert inspect(Doc.new(:me)) == "#Causeway.Doc<:me, %{}>"
       assert inspect(Doc.clock(doc)) == ~s(#Causeway.Clock<%{"a" => 1}>)
     end
@@ -765,10 +787,10 @@ defmodule Causeway.DocTest do
       assert Doc.apply_delta!(a, joined) |> Doc.encode() == Doc.encode(c)
       d = Doc.update(c, {:add, [:s], :newest})
 
-      assert {:error, %Error{reason: {:gap, _, _, _}} = error} =
+      assert {:error, %Error{reason: {:not_adjoining, nil}} = error} =
                Doc.join_deltas(first, Doc.delta(d, since: c))
 
-      assert is_binary(Exception.message(error))
+      assert Exception.message(error) =~ "writes between the two are in neither"
     end
 
     test "a delta between documents of which the first is not a part of the second", %{a: a, b: b} do
@@ -975,7 +997,8 @@ defmodule Causeway.DocTest do
       doc = swap.({:put, ["x"], 1}, atom)
       assert Doc.value(doc) == %{"x" => 1}
       clock = Doc.clock(doc)
-      assert_raise Error, ~r/#{new}/, fn -> Clock.to_map(clock) end
+      assert_raise Error, ~r/#{new}.*atoms: :create/, fn -> Clock.to_map(clock) end
+      assert Clock.get(clock, "a") == 0
       assert inspect(clock) =~ new
       assert {:ok, ^clock} = clock |> Clock.encode() |> Clock.decode()
       more = Doc.update(doc, {:put, ["x"], 2})
@@ -988,6 +1011,9 @@ defmodule Causeway.DocTest do
       bytes = String.replace(bytes, Atom.to_string(atom), new)
       assert {:error, %Error{reason: {:gap, ^new, 0, 1}}} = Doc.apply_delta(Doc.new("z"), bytes)
       assert_raise ArgumentError, fn -> String.to_existing_atom(new) end
+      assert [{made, 1}] = clock |> Clock.to_map(atoms: :create) |> Map.to_list()
+      assert Atom.to_string(made) == new
+      assert Clock.get(clock, made) == 1
     end
   end
 
@@ -997,11 +1023,20 @@ defmodule Causeway.DocTest do
 
       for bad <- [self(), make_ref(), fn -> 1 end, hd(Port.list()), [1 | 2], <<1::3>>, [[] | :x]] do
         for term <- [bad, [1, bad], {bad}, %{bad => 1}, %{x: %{y: [bad]}}, [[[[bad]]]]] do
-          assert reason(doc, {:put, [:x], term}) == {:bad_term, bad}
-          assert reason(doc, {:add, [:x], term}) == {:bad_term, bad}
-          assert reason(doc, {:remove, [:x], term}) == {:bad_term, bad}
-          assert reason(doc, [{:put, [:y], 1}, {:put, [:x, term], 1}]) == {:bad_term, bad}
-          assert_raise Error, ~r/cannot be kept/, fn -> Doc.get(doc, [term]) end
+          for op <- [
+                {:put, [:x], term},
+                {:add, [:x], term},
+                {:remove, [:x], term},
+                {:put, [:x, term], 1},
+                {:in, [term], :map, [{:put, [:x], 1}]}
+              ] do
+            assert reason(doc, op) == {:bad_term, bad, op}
+            assert reason(doc, [{:put, [:y], 1}, op, {:put, [:z], 1}]) == {:bad_term, bad, op}
+            assert reason(doc, {:in, [:m], :map, [{:put, [:y], 1}, op]}) == {:bad_term, bad, op}
+          end
+
+          error = assert_raise Error, ~r/cannot be kept/, fn -> Doc.get(doc, [term]) end
+          assert error.reason == {:bad_term, bad, [term]}
           assert_raise Error, ~r/cannot be kept/, fn -> Doc.rights(doc, [term]) end
           some = Doc.update(doc, {:add, [:x], 1})
           assert_raise Error, ~r/cannot be kept/, fn -> Doc.member?(some, [:x], term) end
@@ -1143,14 +1178,17 @@ defmodule Causeway.DocTest do
           {:no_such_operation, op, :set_grow},
           {:bad_operation, 1},
           {:bad_path, op},
-          {:bad_term, self()},
+          {:bad_term, self(), op},
+          {:bad_term, self(), self()},
           {:bad_replica, 1},
           {:bad_entry, 1},
           {:insufficient_rights, op, 1, 2},
           {:out_of_range, op},
           {:too_large, op},
           {:gap, "a", 1, 2},
-          {:gap, nil, nil, nil},
+          {:not_adjoining, nil},
+          {:out_of_range, {:tick, -1, 0}},
+          {:bad_replica, {:transfer, [:x], 1, nil}},
           {:malformed, "the delta"},
           {:unknown_version, "the delta"},
           {:duplicate_replica, nil},
@@ -1164,6 +1202,73 @@ defmodule Causeway.DocTest do
       refute message =~ "nil have"
       assert message != inspect(reason)
     end
+  end
+
+  # A term can be short in memory and print for ever.
+  test "error messages are short, and made in no time, for any term in any place" do
+    shared = Enum.reduce(1..60, 0, fn _, term -> [term, term] end)
+    tuples = Enum.reduce(1..60, 0, fn _, term -> {term, term} end)
+    maps = Enum.reduce(1..60, 0, fn _, term -> %{1 => term, 2 => term} end)
+
+    terms = [
+      shared,
+      tuples,
+      maps,
+      MapSet.new([shared]),
+      1 <<< 8_000_000,
+      [-1 <<< 8_000_000],
+      Enum.to_list(1..1_000_000),
+      List.to_tuple(Enum.to_list(1..1_000_000)),
+      Map.new(1..200_000, &{&1, &1}),
+      :binary.copy("x", 10_000_000),
+      :binary.copy(<<0>>, 10_000_000),
+      <<0::size(1_000_001)>>,
+      [shared | shared],
+      Enum.reduce(1..100_000, 0, fn _, term -> [term] end)
+    ]
+
+    for term <- terms, reason <- reasons(term) do
+      {us, message} = :timer.tc(fn -> Exception.message(%Error{reason: reason}) end)
+      assert us < 1_000_000
+      assert byte_size(message) < 5000
+      assert String.valid?(message)
+    end
+
+    # As they come from calls.
+    for term <- terms,
+        op <- [{:bogus, [:x], term}, {:put, [:x], [self(), term]}, {:put, term, 1}] do
+      assert {:error, error} = Doc.try_update(Doc.new("a"), op)
+      assert byte_size(Exception.message(error)) < 5000
+    end
+
+    small = {:put, ["x", :y], %{a: [1, 2.5, nil], b: ~D[2024-01-02], c: 'text', d: [k: {1}]}}
+    assert Exception.message(%Error{reason: {:bad_operation, small}}) =~ inspect(small)
+  end
+
+  defp reasons(t) do
+    [
+      {:wrong_kind, t, t, :set, :register},
+      {:wrong_kind, t, t, t, t},
+      {:no_such_operation, t, :set_grow},
+      {:bad_operation, t},
+      {:bad_path, t},
+      {:bad_term, t, t},
+      {:bad_term, self(), t},
+      {:bad_replica, t},
+      {:bad_replica, {:transfer, t, t, t}},
+      {:bad_entry, t},
+      {:insufficient_rights, t, t, t},
+      {:out_of_range, t},
+      {:out_of_range, {:tick, t, t}},
+      {:too_large, t},
+      {:gap, t, t, t},
+      {:malformed, t},
+      {:unknown_version, t},
+      {:duplicate_replica, t},
+      {:unknown_atom, t},
+      {t, t},
+      t
+    ]
   end
 
   # ---- wrong arguments ----
@@ -1199,6 +1304,35 @@ defmodule Causeway.DocTest do
           struct(Clock),
           %Clock{bytes: "x"}
         ]
+
+  test "options that there are not are refused, with those that there are" do
+    doc = doc([{:put, [:x], 1}, {:add, [:s], 1}])
+    clock = Doc.clock(doc)
+
+    for {call, message} <- [
+          {fn -> Doc.get(doc, [:x], nil, kind: :bogus) end,
+           ~r/get\/4: kind: .*:bogus.*:set_grow/},
+          {fn -> Doc.get(doc, [:x], nil, knid: :set) end,
+           ~r/no option :knid.*kind: one of .*atoms:/},
+          {fn -> Doc.get(doc, [:x], nil, :set) end, ~r/keyword list :set/},
+          {fn -> Doc.get(doc, [:x], nil, %{kind: :set}) end, ~r/keyword list %{/},
+          {fn -> Doc.fetch(doc, [:x], atoms: true) end,
+           ~r/fetch\/3: atoms: .*true.*atoms: :create/},
+          {fn -> Doc.value(doc, kind: :map) end,
+           ~r/value\/2: .*no option :kind; it takes atoms:/},
+          {fn -> Doc.diff(doc, doc, kind: :map) end, ~r/diff\/3: .*no option :kind/},
+          {fn -> Doc.member?(doc, [:s], 1, atoms: :create) end,
+           ~r/member\?\/4: .*no option :atoms/},
+          {fn -> Doc.update(doc, [], as_of: 5) end, ~r/takes the option as_of.*not \[as_of: 5\]/},
+          {fn -> Doc.try_update(doc, [], asof: doc) end, ~r/takes the option as_of/},
+          {fn -> Doc.delta(doc, since: 5) end, ~r/takes since: .*not \[since: 5\]/},
+          {fn -> Doc.delta(doc, clock) end, ~r/takes since:/},
+          {fn -> Clock.to_map(clock, kind: :set) end, ~r/to_map\/2: .*no option :kind/}
+        ],
+        do: assert_raise(ArgumentError, message, call)
+
+    assert Doc.get(doc, [:x], nil, kind: nil, atoms: :create) == 1
+  end
 
   test "any wrong argument to any function raises, and nothing worse" do
     doc = doc([{:put, [:x], 1}, {:add, [:s], 1}])

@@ -53,6 +53,16 @@ defmodule Causeway.HLCTest do
     assert HLC.tick(@most, 0) == @most
 
     for {last, now} <- [{-1, 0}, {0, -1}, {1 <<< 64, 0}, {:a, 0}, {0, 1.5}, {"", 0}],
-        do: assert_raise(ArgumentError, fn -> HLC.tick(last, now) end)
+        do: assert_raise(ArgumentError, ~r/takes whole numbers/, fn -> HLC.tick(last, now) end)
+
+    for bad <- [-1, 1 <<< 200, :a, 1.5] do
+      assert_raise ArgumentError, ~r/takes whole numbers/, fn -> HLC.receive(5, bad) end
+      assert_raise ArgumentError, ~r/takes whole numbers/, fn -> HLC.receive(bad, 5) end
+      assert_raise ArgumentError, ~r/takes whole numbers/, fn -> HLC.to_datetime(bad) end
+    end
+
+    assert HLC.receive(5, @most) == @most
+    assert_raise Error, ~r/year 4199/, fn -> HLC.receive(5, @most + 1) end
+    assert_raise Error, ~r/year 4199/, fn -> HLC.to_datetime(@most + 1) end
   end
 end

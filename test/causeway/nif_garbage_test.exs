@@ -35,7 +35,7 @@ defmodule Causeway.NifGarbageTest do
   end
 
   test "every call is made" do
-    assert length(@calls) == 28
+    assert length(@calls) == 30
     for {name, arity} <- @calls, do: assert(length(args(name, arity, open())) == arity)
   end
 
@@ -94,7 +94,9 @@ defmodule Causeway.NifGarbageTest do
   defp args(:doc_get, pool),
     do: [doc(pool), path(), one_of([nil, nil, one_of(@kinds)]), chance(50)]
 
-  defp args(:doc_member, pool), do: [doc(pool), path(), element()]
+  defp args(:doc_member, pool),
+    do: [doc(pool), path(), element(), one_of([nil, nil, one_of(@kinds)])]
+
   defp args(:doc_rights, pool), do: [doc(pool), path()]
   defp args(:doc_diff, pool), do: [doc(pool), doc(pool), chance(50)]
   defp args(name, pool) when name in [:doc_delta, :doc_remembers], do: [doc(pool), clock(pool)]
@@ -119,7 +121,8 @@ defmodule Causeway.NifGarbageTest do
   defp args(name, pool) when name in [:clock_merge, :clock_compare],
     do: [clock(pool), clock(pool)]
 
-  defp args(:clock_to_list, pool), do: [clock(pool)]
+  defp args(:clock_get, pool), do: [clock(pool), name()]
+  defp args(:clock_to_list, pool), do: [clock(pool), chance(50)]
   defp args(:clock_from_list, _), do: [list_of(below(20), fn -> {name(), number()} end)]
   defp args(:hlc_tick, _), do: [number(), number()]
   defp args(_about_the_document, pool), do: [doc(pool)]
@@ -335,11 +338,14 @@ defmodule Causeway.NifGarbageTest do
 
   defp result?(:doc_hash, result), do: byte_size(result) == 16
 
+  defp result?(:doc_about, result), do: match?({_, cells} when cells >= 0, result)
+
   defp result?(:doc_info, result),
     do: match?({_, cells, bytes} when cells >= 0 and bytes > 0, result)
 
   defp result?(:clock_compare, result), do: result in [:equal, :before, :after, :concurrent]
   defp result?(:clock_to_list, result), do: Enum.all?(result, &match?({_, n} when n > 0, &1))
+  defp result?(:clock_get, result), do: result >= 0
   defp result?(:hlc_tick, result), do: is_integer(result)
   defp result?(:doc_remembers, result), do: is_boolean(result)
 

@@ -480,7 +480,7 @@ defmodule Causeway.NifTest do
           merge_both: nif(:doc_merge, [more.ref, other.ref]),
           merge_same: nif(:doc_merge, [s.ref, s.ref]),
           get_one: nif(:doc_get, [m.ref, [:m, n], nil, false]),
-          member: nif(:doc_member, [s.ref, [:s], <<n::128>>]),
+          member: nif(:doc_member, [s.ref, [:s], <<n::128>>, nil]),
           delta: nif(:doc_delta, [more.ref, Doc.clock(s).bytes]),
           delta_between: nif(:doc_delta_between, [s.ref, more.ref]),
           apply_delta: nif(:doc_apply, [s.ref, delta]),
@@ -516,6 +516,8 @@ defmodule Causeway.NifTest do
         end
 
         check(:info, nif(:doc_info, [s.ref]))
+        check(:about, nif(:doc_about, [s.ref]))
+        if n > 1000, do: assert(check(:inspect, fn -> inspect(s) end) == 0)
       end
     end
 
@@ -560,7 +562,7 @@ defmodule Causeway.NifTest do
             doc_get: [s.ref, [:s], nil, false],
             doc_get: [large.ref, [:x], nil, false],
             doc_get: [m.ref, path, nil, false],
-            doc_member: [s.ref, [:s], hd(path)],
+            doc_member: [s.ref, [:s], hd(path), nil],
             doc_hash: [m.ref, path],
             doc_diff: [s.ref, other.ref, false],
             doc_encode: [s.ref],
@@ -572,7 +574,8 @@ defmodule Causeway.NifTest do
             clock_merge: [v, w],
             clock_merge: [few, more],
             clock_compare: [v, w],
-            clock_to_list: [v],
+            clock_get: [v, "replica 1"],
+            clock_to_list: [v, false],
             clock_from_list: [names]
           ] do
         call = nif(name, args)
@@ -656,7 +659,7 @@ defmodule Causeway.NifTest do
         check(:field, nif(:doc_update, [empty.ref, {:put, [term], 1}]))
         check(:element, nif(:doc_update, [empty.ref, {:add, [:s], term}]))
         check(:path, nif(:doc_get, [doc.ref, [term], nil, false]))
-        check(:member, nif(:doc_member, [set.ref, [:s], term]))
+        check(:member, nif(:doc_member, [set.ref, [:s], term, nil]))
         check(:name, nif(:doc_new, [term]))
       end
 
@@ -678,8 +681,8 @@ defmodule Causeway.NifTest do
       for field <- [keys, wide, List.duplicate(nil, 8000)] do
         path = List.duplicate(field, 64)
         check(:get, nif(:doc_get, [doc.ref, path, nil, false]))
-        check(:member, nif(:doc_member, [doc.ref, path, 1]))
-        check(:element, nif(:doc_member, [doc.ref, [:s], path]))
+        check(:member, nif(:doc_member, [doc.ref, path, 1, nil]))
+        check(:element, nif(:doc_member, [doc.ref, [:s], path, nil]))
         check(:rights, nif(:doc_rights, [doc.ref, path]))
         check(:hash, nif(:doc_hash, [doc.ref, path]))
         check(:put, nif(:doc_update, [doc.ref, {:put, path, 1}]))
@@ -701,7 +704,8 @@ defmodule Causeway.NifTest do
       check(:merge, nif(:clock_merge, [a, b]))
       check(:merge_same, nif(:clock_merge, [a, a]))
       check(:compare, nif(:clock_compare, [a, b]))
-      check(:to_list, nif(:clock_to_list, [a]))
+      check(:get, nif(:clock_get, [a, "replica 5"]))
+      check(:to_list, nif(:clock_to_list, [a, false]))
       check(:delta, nif(:doc_delta, [Doc.new("a").ref, a]))
 
       # A document that all of them have written to: each its own field, half of which are gone.
