@@ -187,7 +187,7 @@ defmodule Causeway.Store.Disk do
   defp lossy?(old), do: not old.clean and old.fsync != :always and old.boot != boot()
 
   defp identity(nil, replica, _copied?, _lossy),
-    do: {%{replica: replica, actor: replica, uuid: :rand.bytes(16)}, :same}
+    do: {%{replica: replica, actor: actor_name(replica), uuid: :rand.bytes(16)}, :same}
 
   defp identity(old, replica, true, _lossy),
     do: {%{old | actor: actor_name(replica)}, {:new_actor, :copied}}

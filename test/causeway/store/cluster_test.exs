@@ -373,6 +373,7 @@ defmodule Causeway.Store.ClusterTest do
     {:ok, _} = start_store(d, opts)
     for i <- 1..20, do: update!(d, world, {:add, {"kill", "d"}, i})
     same!([a, d], world)
+    actor = info(d, world).actor
 
     # In the middle of commits.
     writer =
@@ -399,7 +400,7 @@ defmodule Causeway.Store.ClusterTest do
     set = get(a, world, {"kill", "d"})
     assert Enum.all?(1..acknowledged, &(&1 in set))
     assert MapSet.size(get(d, world, {"kill", "a"})) == 20
-    assert info(d, world).actor == "d"
+    assert info(d, world).actor == actor
     update!(d, world, {:add, {"kill", "d"}, :again})
     same!([a, d], world)
   end

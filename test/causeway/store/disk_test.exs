@@ -12,7 +12,9 @@ defmodule Causeway.Store.DiskTest do
 
   property "what was committed is there after restarts, crashes and checkpoints", runs: 12 do
     dir = new_dir()
-    world = %{dir: dir, store: open!(dir), doc: Doc.new("paris"), peer: Doc.new("tokyo")}
+    store = open!(dir)
+    doc = Doc.new(Store.info(store).actor)
+    world = %{dir: dir, store: store, doc: doc, peer: Doc.new("tokyo")}
     world = Enum.reduce(1..between(20, 60), world, fn _, world -> world |> step() |> check() end)
     stop(world.store)
     check(%{world | store: open!(dir)})
@@ -245,6 +247,7 @@ defmodule Causeway.Store.DiskTest do
   property "damage in the middle stops the store, and the message says how to salvage", runs: 15 do
     dir = new_dir()
     hashes = segments(dir)
+    was = actor(dir)
     logs = logs(dir)
     records = for log <- logs, [from, to] <- log |> offsets() |> pairs(), do: {log, from, to}
     {{log, from, to}, index} = records |> Enum.drop(-1) |> Enum.with_index() |> one_of()
@@ -261,7 +264,7 @@ defmodule Causeway.Store.DiskTest do
     store = open!(dir)
     assert Store.hash(store) == if(index == 0, do: <<0::128>>, else: Enum.at(hashes, index - 1))
     # Numbers of writes that others may have seen are not given again.
-    assert Store.info(store).actor != "paris"
+    assert Store.info(store).actor != was
     [hash] = fill(store, 100..100)
     stop(store)
     store = open!(dir)
@@ -346,6 +349,12 @@ defmodule Causeway.Store.DiskTest do
     assert {:error, %Error{reason: {:corrupt, ^log, 16, _}}} = open(dir)
   end
 
+  # The name in IDENTITY.
+  defp actor(dir) do
+    <<_head::binary-size(17), _crc::32, term::binary>> = File.read!(Path.join(dir, "IDENTITY"))
+    :erlang.binary_to_term(term).actor
+  end
+
   # ---- a crash of the machine ----
 
   # What the directory would look like on the next run of the machine.
@@ -364,12 +373,13 @@ defmodule Causeway.Store.DiskTest do
   for {fsync, actor} <- [always: :same, never: :new] do
     test "after a crash of the machine, the actor is: #{actor} with fsync: #{fsync}", %{dir: dir} do
       store = open!(dir, fsync: unquote(fsync))
+      actor = Store.info(store).actor
       [hash] = fill(store, 1..1)
       kill(store)
       reboot(dir)
       store = open!(dir, fsync: :always)
       assert Store.hash(store) == hash
-      assert Store.info(store).actor == "paris" == unquote(actor == :same)
+      assert Store.info(store).actor == actor == unquote(actor == :same)
       stop(store)
       # Stopped in order, nothing can be lost.
       actor = Store.info(open!(dir, fsync: unquote(fsync))).actor
@@ -598,12 +608,13 @@ defmodule Causeway.Store.DiskTest do
       File.rename!(damaged, checkpoint)
     end
 
+    was = actor(dir)
     for name <- files(dir), do: File.rm!(Path.join(dir, name))
     later()
     copy(backup <> "/.", dir)
     store = open!(dir)
     assert Store.hash(store) == hash
-    assert Store.info(store).actor != "paris"
+    assert Store.info(store).actor != was
     stop(store)
     File.rm_rf!(Path.dirname(backup))
     File.rm_rf!(dir)
@@ -613,6 +624,7 @@ defmodule Causeway.Store.DiskTest do
 
   test "a damaged or missing IDENTITY, and how to salvage", %{dir: dir} do
     store = open!(dir)
+    was = Store.info(store).actor
     [hash] = fill(store, 1..1)
     stop(store)
     path = Path.join(dir, "IDENTITY")
@@ -641,7 +653,7 @@ defmodule Causeway.Store.DiskTest do
     File.cp!(Path.join(empty, "IDENTITY"), path)
     store = open!(dir)
     assert Store.hash(store) == hash
-    assert Store.info(store).actor != "paris"
+    assert Store.info(store).actor != was
     stop(store)
   end
 
@@ -686,6 +698,7 @@ defmodule Causeway.Store.DiskTest do
 
   test "one store at a time, in this VM and others", %{dir: dir} do
     store = open!(dir)
+    actor = Store.info(store).actor
     locked = {:error, %Error{reason: {:locked, dir}}}
     assert open(dir, name: __MODULE__.Second) == locked
     child = StoreChild.start(["hold", dir])
@@ -701,19 +714,21 @@ defmodule Causeway.Store.DiskTest do
     StoreChild.kill(child)
     store = open!(dir)
     assert Store.get(store, {"a", 1}) == "value 1"
-    assert Store.info(store).actor == "paris"
+    assert Store.info(store).actor == actor
     stop(store)
   end
 
   test "a copy goes on as another actor, the original as itself", %{dir: dir} do
     store = open!(dir)
+    own = Store.info(store).actor
     fill(store, 1..3)
     stop(store)
     copy = copy(dir, new_dir() <> "/copy")
     twin = open!(copy, name: __MODULE__.Second)
     store = open!(dir)
-    assert Store.info(store).actor == "paris"
+    assert Store.info(store).actor == own
     assert "paris~" <> _ = actor = Store.info(twin).actor
+    assert actor != own
     assert Enum.any?(logged(), &(&1 =~ "was copied" and &1 =~ actor))
     Store.update!(store, {:put, {"b", 1}, "here"})
     Store.update!(twin, {:put, {"b", 2}, "there"})
