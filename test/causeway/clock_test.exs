@@ -106,7 +106,7 @@ defmodule Causeway.ClockTest do
             [{true, 1}, {{}, 1}, {self(), 1}, {<<1::3>>, 1}, {String.duplicate("x", 1100), 1}] do
       error = assert_raise Error, ~r/cannot be in a clock/, fn -> Clock.new(%{name => n}) end
       assert error.reason == {:bad_entry, entry}
-      assert {:error, {:bad_entry, ^entry}} = :causeway_clock.new([{"b", 1}, entry])
+      assert catch_error(:causeway_clock.new([{"b", 1}, entry])) == {:bad_entry, entry}
     end
 
     assert Clock.to_map(Clock.new(%{"a" => @most})) == %{"a" => @most}
@@ -120,7 +120,7 @@ defmodule Causeway.ClockTest do
         do: assert_raise(ArgumentError, fn -> :causeway_clock.new(bad) end)
 
     for bad <- [[:x], [{"a"}], [{"a", 1, 2}]],
-        do: assert({:error, {:bad_entry, _}} = :causeway_clock.new(bad))
+        do: assert({:bad_entry, _} = catch_error(:causeway_clock.new(bad)))
   end
 
   test "bytes that are no clock" do

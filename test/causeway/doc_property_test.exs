@@ -320,7 +320,7 @@ defmodule Causeway.DocPropertyTest do
               Enum.take([{joined, common(fa, fb), DocModel.join(ta, tb)} | world.letters], 12)
         }
 
-      {:error, %Error{reason: {:gap, _, _, _}}} ->
+      {:error, %Error{reason: {:not_adjoining, nil}}} ->
         world
     end
   end
