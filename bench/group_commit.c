@@ -1,6 +1,6 @@
-/* What the disk gives to a loop that writes a group of records and syncs, on one file: the ceiling for
- * commits that wait for the disk. Arguments: a file, records in a group, bytes of a record. Prints records
- * a second. */
+/* What the disk gives to a loop that writes a group of records and syncs, on one file: the ceiling
+ * for commits that wait for the disk. Arguments: a file, records in a group, bytes of a record.
+ * Prints records a second. */
 #define _POSIX_C_SOURCE 200809L
 #include <fcntl.h>
 #include <stdio.h>

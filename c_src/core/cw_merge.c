@@ -248,8 +248,8 @@ static bool is_whole(const struct cw_fragment *f) {
     return f->n == 1 && f->areas[0].below && f->areas[0].key.n == 0;
 }
 
-/* What the journal is to remember: all areas, and what else changed. Of a whole state, what it changed
- * here; else the next delta would be everything again. */
+/* What the journal is to remember: all areas, and what else changed. Of a whole state, what it
+ * changed here; else the next delta would be everything again. */
 static void touch_areas(struct graft *g) {
     if (is_whole(g->f))
         return;

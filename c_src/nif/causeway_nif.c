@@ -7,8 +7,8 @@
 #include "nif_clock.h"
 #include "nif_doc.h"
 #include "nif_lock.h"
-#include "nif_reconcile.h"
 #include "nif_reaper.h"
+#include "nif_reconcile.h"
 #include "nif_term.h"
 
 /* Nodes that the drop of a handle frees at once; more go to the reaper. */

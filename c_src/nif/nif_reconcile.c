@@ -49,8 +49,7 @@ ERL_NIF_TERM nif_doc_news(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
         err = cw_clock_read(&nif_mem, clock, &since);
     if (!err)
         err = cw_doc_news(doc, since, keys, n, argv[3] == ATOM(env, true), &out);
-    ERL_NIF_TERM term =
-        err ? nif_error(env, err) : nif_make_binary(env, cw_buf_slice(&out, 0));
+    ERL_NIF_TERM term = err ? nif_error(env, err) : nif_make_binary(env, cw_buf_slice(&out, 0));
     cw_vv_release(since);
     cw_buf_free(&out);
     cw_arena_free(&arena);
@@ -86,8 +85,7 @@ static ERL_NIF_TERM make_sum(ErlNifEnv *env, struct cw_range sum) {
 
 /* False for what is no list of ranges. */
 static bool sum_all(ErlNifEnv *env, const struct cw_doc *doc, ERL_NIF_TERM list,
-                    const struct cw_fragment *a, const struct cw_fragment *b,
-                    ERL_NIF_TERM *sums) {
+                    const struct cw_fragment *a, const struct cw_fragment *b, ERL_NIF_TERM *sums) {
     ERL_NIF_TERM head, reversed = enif_make_list(env, 0);
     const ERL_NIF_TERM *pair;
     struct range r;
@@ -96,8 +94,8 @@ static bool sum_all(ErlNifEnv *env, const struct cw_doc *doc, ERL_NIF_TERM list,
         if (!enif_get_tuple(env, head, &n, &pair) || n != 2 ||
             !get_bounds(env, pair[0], pair[1], &r))
             return false;
-        reversed = enif_make_list_cell(
-            env, make_sum(env, cw_doc_sum(doc, r.lo, end_of(&r), a, b)), reversed);
+        reversed = enif_make_list_cell(env, make_sum(env, cw_doc_sum(doc, r.lo, end_of(&r), a, b)),
+                                       reversed);
     }
     return enif_make_reverse_list(env, reversed, sums);
 }
@@ -125,8 +123,8 @@ ERL_NIF_TERM nif_doc_sums(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     return err ? nif_error(env, err) : sums;
 }
 
-/* (Doc, Lo, Hi, Parts): the keys at which parts of the range with about equally many cells begin, but
- * the first. */
+/* (Doc, Lo, Hi, Parts): the keys at which parts of the range with about equally many cells begin,
+ * but the first. */
 ERL_NIF_TERM nif_doc_split(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     const struct cw_doc *doc;
     struct range r;
@@ -167,8 +165,8 @@ ERL_NIF_TERM nif_doc_keys(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
          more = cw_cursor_next(&cur)) {
         struct cw_bytes key = cw_cursor_key(&cur);
         ERL_NIF_TERM hash = enif_make_uint64(env, cw_hash_cell(key, cur.payload).lo);
-        list = enif_make_list_cell(env, enif_make_tuple2(env, nif_make_binary(env, key), hash),
-                                   list);
+        list =
+            enif_make_list_cell(env, enif_make_tuple2(env, nif_make_binary(env, key), hash), list);
     }
     enif_make_reverse_list(env, list, &keys);
     return keys;

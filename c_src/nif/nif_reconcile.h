@@ -1,5 +1,5 @@
-/* The calls by which two replicas find out what one lacks; all on dirty schedulers, as they look at every
- * cell or at many ranges. */
+/* The calls by which two replicas find out what one lacks; all on dirty schedulers, as they look at
+ * every cell or at many ranges. */
 #ifndef NIF_RECONCILE_H
 #define NIF_RECONCILE_H
 
