@@ -431,23 +431,9 @@ static struct cw_tally tally_at(const struct cw_tree *tree, struct cw_bytes key,
     return tally.since == since ? tally : none; /* else of another life */
 }
 
-/* Of the own tally, as it is `now` and was before this write: what was removed of it, or seen, and
- * what this write counted. */
-static void put_seen_amounts(struct cw_buf *out, const struct cw_tally *now,
-                             const struct cw_tally *before, const struct cw_tally *old) {
-    for (size_t i = 0; i < now->slots.n / 16; i++) {
-        uint64_t name = cw_slot_name(now->slots, i), removed = cw_slots_get(before->removed, name);
-        uint64_t seen = cw_slots_get(old->slots, name);
-        uint64_t counted = cw_slot_amount(now->slots, i) - cw_slots_get(before->slots, name);
-        uint64_t amount = (seen > removed ? seen : removed) + counted;
-        if (amount == 0)
-            continue;
-        cw_buf_u64le(out, name);
-        cw_buf_u64le(out, amount);
-    }
-}
-
-/* A tally that counted on unseen stays, less what was seen of it. */
+/* A tally that counted on unseen stays, less what was seen of it. The own one is what it was before
+ * this write: amounts removed must be the earlier ones, or they could not be joined with what
+ * others removed. */
 static enum cw_err drop_seen_of_tally(struct update *u, struct cw_bytes key,
                                       const struct cw_key_parts *parts,
                                       const struct cw_tally *now) {
@@ -456,18 +442,10 @@ static enum cw_err drop_seen_of_tally(struct update *u, struct cw_bytes key,
         return CW_ENOMEM;
     struct cw_tally old = tally_at(tree, key, now->since);
     struct cw_bytes payload;
-    if (parts->owner != u->dot.id)
-        return old.counter && cw_tree_get(tree, key, &payload) ? leave_receipt(u, parts, payload)
-                                                               : CW_OK;
-    struct cw_tally before = tally_at(u->before, key, now->since);
-    struct cw_buf amounts;
-    uint8_t space[256];
-    cw_buf_init(&amounts, u->doc->mem, space, sizeof space);
-    put_seen_amounts(&amounts, now, &before, &old);
-    enum cw_err err =
-        amounts.err ? amounts.err : remove_own(u, key, *now, cw_buf_slice(&amounts, 0));
-    cw_buf_free(&amounts);
-    return err;
+    if (parts->owner == u->dot.id)
+        return remove_own(u, key, tally_at(u->before, key, now->since), old.slots);
+    return old.counter && cw_tree_get(tree, key, &payload) ? leave_receipt(u, parts, payload)
+                                                           : CW_OK;
 }
 
 /* Whether nothing was counted that the writer has not seen, or done. */
