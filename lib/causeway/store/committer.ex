@@ -194,13 +194,12 @@ defmodule Causeway.Store.Committer do
   def handle_cast({:arm, pid, _version}, state),
     do: {:noreply, %{state | armed: [pid | state.armed]}}
 
-  # Where a group waits for the disk, who has just got an answer from the last one is mostly about to come with
-  # the next request: they are let run before the group is closed.
-  defp gather(requests, %{rt: %{opts: %{fsync: :always}}, log: log, last_group: last})
-       when log != nil,
-       do: requests |> gather(last, @yields) |> Enum.reverse()
-
-  defp gather(requests, _state), do: requests |> drain(1) |> elem(0) |> Enum.reverse()
+  # Who has just got an answer from the last group is mostly about to come with the next request: they are let run
+  # before the group is closed, where it waits for the disk for longer.
+  defp gather(requests, %{rt: rt, last_group: last}) do
+    yields = if rt.opts.fsync == :always, do: @yields, else: 1
+    requests |> gather(last, yields) |> Enum.reverse()
+  end
 
   defp gather(requests, last, yields) do
     {requests, n} = drain(requests, length(requests))
