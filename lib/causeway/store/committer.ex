@@ -196,6 +196,8 @@ defmodule Causeway.Store.Committer do
 
   # Who has just got an answer from the last group is mostly about to come with the next request: they are let run
   # before the group is closed, where it waits for the disk for longer.
+  defp gather(requests, %{log: nil}), do: requests |> drain(1) |> elem(0) |> Enum.reverse()
+
   defp gather(requests, %{rt: rt, last_group: last}) do
     yields = if rt.opts.fsync == :always, do: @yields, else: 1
     requests |> gather(last, yields) |> Enum.reverse()
