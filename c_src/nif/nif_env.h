@@ -110,7 +110,7 @@ static inline ErlNifTime nif_now(void) {
 }
 
 /* The time, of a call on so many bytes, or cells at NIF_CELL bytes each; 0 when they are few. */
-#define NIF_SMALL 256u
+#define NIF_SMALL 2048u
 #define NIF_CELL 16u
 static inline ErlNifTime nif_begin(size_t size) {
     return size < NIF_SMALL ? 0 : nif_now();
