@@ -34,8 +34,10 @@ bool nif_get_doc(ErlNifEnv *env, ERL_NIF_TERM term, const struct cw_doc **doc) {
     return true;
 }
 
-ERL_NIF_TERM nif_make_doc(ErlNifEnv *env, struct cw_doc *doc) {
-    struct nif_doc *handle = enif_alloc_resource(nif_lib(env)->doc_type, sizeof *handle);
+ERL_NIF_TERM nif_make_doc(ErlNifEnv *env, struct cw_doc *doc, size_t ops) {
+    size_t counted = ops < 1 ? 1 : ops < NIF_WEIGHT_OPS ? ops : NIF_WEIGHT_OPS;
+    struct nif_doc *handle =
+        enif_alloc_resource(nif_lib(env)->doc_type, NIF_DOC_WEIGHT + NIF_OP_WEIGHT * counted);
     if (!handle) {
         cw_doc_free(doc);
         return nif_error(env, CW_ENOMEM);

@@ -25,7 +25,7 @@ static uint64_t now_ms(const struct nif_ops *ops) {
 }
 
 static ERL_NIF_TERM doc_or_error(ErlNifEnv *env, enum cw_err err, struct cw_doc *doc) {
-    return err ? nif_error(env, err) : nif_make_doc(env, doc);
+    return err ? nif_error(env, err) : nif_make_doc(env, doc, 1);
 }
 
 static ERL_NIF_TERM buffer_or_error(ErlNifEnv *env, enum cw_err err, struct cw_buf *buf) {
@@ -190,7 +190,7 @@ static ERL_NIF_TERM run_update(ErlNifEnv *env, const struct cw_doc *doc, const s
         seen ? cw_doc_update_as_of(doc, seen, ops->ops, ops->n, now_ms(ops), &to, &fault)
              : cw_doc_update(doc, ops->ops, ops->n, now_ms(ops), &to, &fault);
     nif_report(env, ops->began);
-    return err ? update_error(env, err, &fault) : nif_make_doc(env, to);
+    return err ? update_error(env, err, &fault) : nif_make_doc(env, to, ops->n);
 }
 
 /* (Doc, Ops) or (Doc, Seen, Ops) */
@@ -574,7 +574,7 @@ ERL_NIF_TERM nif_doc_apply(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
     if (err == CW_EBUDGET)
         return nif_go_dirty(env, "doc_apply", nif_doc_apply, argc, argv);
     nif_report(env, began);
-    return err ? apply_error(env, err, &fault) : nif_make_doc(env, to);
+    return err ? apply_error(env, err, &fault) : nif_make_doc(env, to, 1);
 }
 
 ERL_NIF_TERM nif_fragment_join(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {

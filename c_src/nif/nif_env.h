@@ -55,20 +55,21 @@ static inline const struct nif_lib *nif_lib(ErlNifEnv *env) {
 #define NIF_DOC_TYPE "causeway_doc_1"
 #define NIF_LOCK_TYPE "causeway_lock_1" /* of struct nif_lock */
 
-/* A handle is small, but what it keeps alive is not: an update leaves about a kilobyte of nodes
- * that only the old version needs. The VM collects a process's garbage by the bytes it sees, so the
- * handle is padded to bring that into the count. */
-#define NIF_DOC_WEIGHT 1024
+/* A handle is small, but what it keeps alive is not: each operation leaves about a kilobyte of
+ * nodes that only the old version needs. The VM collects a process's garbage by the bytes it sees,
+ * so the handle is padded to bring some of that into the count. The padding is never touched. */
+#define NIF_DOC_WEIGHT 768
+#define NIF_OP_WEIGHT 256
+#define NIF_WEIGHT_OPS 256 /* more do not make it heavier */
 
 struct nif_doc {
     struct cw_doc *doc;
-    unsigned char weight[NIF_DOC_WEIGHT - sizeof(struct cw_doc *)];
 };
 
 bool nif_get_doc(ErlNifEnv *env, ERL_NIF_TERM term, const struct cw_doc **doc);
 
-/* Takes over `doc`. */
-ERL_NIF_TERM nif_make_doc(ErlNifEnv *env, struct cw_doc *doc);
+/* Takes over `doc`, which so many operations have made. */
+ERL_NIF_TERM nif_make_doc(ErlNifEnv *env, struct cw_doc *doc, size_t ops);
 
 /* ---- work and time ---- */
 
