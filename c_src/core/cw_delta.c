@@ -113,28 +113,24 @@ static enum cw_err write_touched(struct cw_fragment_writer *w, const struct cw_t
     return err;
 }
 
+/* How many writes of `clock` are not in `since`: no sum, but a sign, when there are too many to be
+ * counted. */
+static uint64_t count_news(const struct cw_vv *since, const struct cw_vv *clock) {
+    uint64_t news = 0;
+    for (uint32_t i = 0; i < clock->n; i++) {
+        uint64_t seen = cw_vv_get(since, clock->at[i].id), have = clock->at[i].counter;
+        uint64_t more = seen < have ? have - seen : 0;
+        news += more < UINT64_MAX - news ? more : UINT64_MAX - news;
+    }
+    return news;
+}
+
 /* The part of `since` that is in `clock`, and how many writes of `clock` are not in `since`. */
 static enum cw_err common_part(const struct cw_vv *since, const struct cw_vv *clock,
                                struct cw_vv **out, uint64_t *news) {
-    struct cw_vv *vv = cw_vv_new(clock->mem, clock->n);
-    if (!vv)
-        return CW_ENOMEM;
-    *news = 0;
-    for (uint32_t i = 0; i < clock->n; i++) {
-        struct cw_vv_entry e = clock->at[i];
-        uint64_t seen = cw_vv_get(since, e.id);
-        /* no sum, but a sign, when there are too many to be counted */
-        uint64_t more = seen < e.counter ? e.counter - seen : 0;
-        *news += more < UINT64_MAX - *news ? more : UINT64_MAX - *news;
-        if (seen < e.counter)
-            e.counter = seen;
-        if (e.counter == 0)
-            continue;
-        cw_name_retain(e.name);
-        vv->at[vv->n++] = e;
-    }
-    *out = vv;
-    return CW_OK;
+    *out = cw_vv_common(clock, since);
+    *news = count_news(since, clock);
+    return *out ? CW_OK : CW_ENOMEM;
 }
 
 static enum cw_err write_since(const struct cw_doc *doc, const struct cw_vv *from,

@@ -45,21 +45,6 @@ static void write_news(struct cw_fragment_writer *w, const struct cw_tree *tree,
     write_more(w, tree, &more, end, NULL, bodies);
 }
 
-/* What both vectors have. */
-static struct cw_vv *common(const struct cw_vv *a, const struct cw_vv *b) {
-    struct cw_vv *vv = cw_vv_new(a->mem, a->n);
-    for (uint32_t i = 0; vv && i < a->n; i++) {
-        struct cw_vv_entry e = a->at[i];
-        uint64_t other = cw_vv_get(b, e.id);
-        e.counter = e.counter < other ? e.counter : other;
-        if (e.counter == 0)
-            continue;
-        cw_name_retain(e.name);
-        vv->at[vv->n++] = e;
-    }
-    return vv;
-}
-
 enum cw_err cw_doc_news(const struct cw_doc *doc, const struct cw_vv *since,
                         const struct cw_bytes *more, size_t n, bool bodies, struct cw_buf *out) {
     struct cw_vv *clock;
@@ -70,7 +55,7 @@ enum cw_err cw_doc_news(const struct cw_doc *doc, const struct cw_vv *since,
     enum cw_err err = cw_doc_clock(doc, &clock);
     if (err)
         return err;
-    struct cw_vv *from = common(clock, since);
+    struct cw_vv *from = cw_vv_common(clock, since);
     if (from) {
         cw_fragment_begin(&w, out, from, clock, true);
         write_news(&w, tree, since, more, n, bodies);

@@ -130,6 +130,16 @@ enum cw_err cw_vv_merge(struct cw_vv *a, struct cw_vv *b, struct cw_vv **out) {
     return CW_OK;
 }
 
+struct cw_vv *cw_vv_common(const struct cw_vv *a, const struct cw_vv *b) {
+    struct cw_vv *vv = cw_vv_new(a->mem, a->n);
+    for (uint32_t i = 0; vv && i < a->n; i++) {
+        uint64_t ours = a->at[i].counter, theirs = cw_vv_get(b, a->at[i].id);
+        if (ours && theirs)
+            append(vv, a->at[i].name, ours < theirs ? ours : theirs);
+    }
+    return vv;
+}
+
 enum cw_err cw_vv_raise(struct cw_vv *vv, struct cw_name *name, uint64_t counter,
                         struct cw_vv **out) {
     struct cw_vv *to = cw_vv_new(vv->mem, vv->n + 1);

@@ -86,6 +86,9 @@ enum cw_err cw_vv_merge(struct cw_vv *a, struct cw_vv *b, struct cw_vv **out);
 enum cw_err cw_vv_raise(struct cw_vv *vv, struct cw_name *name, uint64_t counter,
                         struct cw_vv **out);
 
+/* The greatest vector that both contain. NULL without memory. */
+struct cw_vv *cw_vv_common(const struct cw_vv *a, const struct cw_vv *b);
+
 /* Whether the two have no replica in common. */
 bool cw_vv_disjoint(const struct cw_vv *a, const struct cw_vv *b);
 

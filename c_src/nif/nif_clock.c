@@ -8,19 +8,11 @@
 /* Entries of a list that are read on a normal scheduler. */
 #define ENTRIES 1000
 
-static bool get_bytes(ErlNifEnv *env, ERL_NIF_TERM term, struct cw_bytes *s) {
-    ErlNifBinary bin;
-    if (!enif_inspect_binary(env, term, &bin))
-        return false;
-    *s = cw_bytes(bin.data, bin.size);
-    return true;
-}
-
 ERL_NIF_TERM nif_clock_merge(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     struct cw_bytes a, b;
     struct cw_buf out;
     uint8_t space[4096];
-    if (!get_bytes(env, argv[0], &a) || !get_bytes(env, argv[1], &b))
+    if (!nif_get_bytes(env, argv[0], &a) || !nif_get_bytes(env, argv[1], &b))
         return enif_make_badarg(env);
     if (a.n + b.n > nif_bytes())
         return nif_go_dirty(env, "clock_merge", nif_clock_merge, argc, argv);
@@ -41,7 +33,7 @@ ERL_NIF_TERM nif_clock_compare(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv
                                   [CW_CONCURRENT] = a->a_concurrent};
     struct cw_bytes x, y;
     enum cw_order order;
-    if (!get_bytes(env, argv[0], &x) || !get_bytes(env, argv[1], &y))
+    if (!nif_get_bytes(env, argv[0], &x) || !nif_get_bytes(env, argv[1], &y))
         return enif_make_badarg(env);
     if (x.n + y.n > nif_bytes())
         return nif_go_dirty(env, "clock_compare", nif_clock_compare, argc, argv);
@@ -57,7 +49,7 @@ ERL_NIF_TERM nif_clock_get(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
     struct cw_buf name;
     uint8_t space[256];
     uint64_t counter;
-    if (!get_bytes(env, argv[0], &s))
+    if (!nif_get_bytes(env, argv[0], &s))
         return enif_make_badarg(env);
     if (s.n > nif_bytes())
         return nif_go_dirty(env, "clock_get", nif_clock_get, argc, argv);
@@ -91,7 +83,7 @@ ERL_NIF_TERM nif_clock_to_list(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv
     struct cw_bytes s;
     struct cw_vv *vv;
     ERL_NIF_TERM list;
-    if (!get_bytes(env, argv[0], &s))
+    if (!nif_get_bytes(env, argv[0], &s))
         return enif_make_badarg(env);
     if (s.n > nif_bytes())
         return nif_go_dirty(env, "clock_to_list", nif_clock_to_list, argc, argv);

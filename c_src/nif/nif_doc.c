@@ -39,14 +39,6 @@ static ERL_NIF_TERM read_error(ErlNifEnv *env, enum cw_err err, const struct nif
                                 : nif_error(env, err);
 }
 
-static bool get_bytes(ErlNifEnv *env, ERL_NIF_TERM term, struct cw_bytes *s) {
-    ErlNifBinary bin;
-    if (!enif_inspect_binary(env, term, &bin))
-        return false;
-    *s = cw_bytes(bin.data, bin.size);
-    return true;
-}
-
 /* `where` is what holds the term that cannot be encoded. */
 static ERL_NIF_TERM bad_term(ErlNifEnv *env, enum cw_err err, ERL_NIF_TERM bad,
                              ERL_NIF_TERM where) {
@@ -496,7 +488,7 @@ ERL_NIF_TERM nif_doc_delta(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
     struct cw_vv *since;
     struct cw_buf out;
     uint8_t space[512];
-    if (!nif_get_doc(env, argv[0], &doc) || !get_bytes(env, argv[1], &clock))
+    if (!nif_get_doc(env, argv[0], &doc) || !nif_get_bytes(env, argv[1], &clock))
         return enif_make_badarg(env);
     if (clock.n > nif_bytes() || is_crowded(doc))
         return nif_go_dirty(env, "doc_delta", nif_doc_delta, argc, argv);
@@ -520,7 +512,7 @@ ERL_NIF_TERM nif_doc_remembers(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv
     struct cw_bytes clock;
     struct cw_vv *since;
     bool yes;
-    if (!nif_get_doc(env, argv[0], &doc) || !get_bytes(env, argv[1], &clock))
+    if (!nif_get_doc(env, argv[0], &doc) || !nif_get_bytes(env, argv[1], &clock))
         return enif_make_badarg(env);
     if (clock.n > nif_bytes())
         return nif_go_dirty(env, "doc_remembers", nif_doc_remembers, argc, argv);
@@ -565,7 +557,7 @@ ERL_NIF_TERM nif_doc_apply(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
     struct cw_bytes fragment;
     struct cw_doc *to = NULL;
     struct cw_fault fault = {0};
-    if (!nif_get_doc(env, argv[0], &doc) || !get_bytes(env, argv[1], &fragment))
+    if (!nif_get_doc(env, argv[0], &doc) || !nif_get_bytes(env, argv[1], &fragment))
         return enif_make_badarg(env);
     if (fragment.n > nif_bytes() || is_crowded(doc))
         return nif_go_dirty(env, "doc_apply", nif_doc_apply, argc, argv);
@@ -581,7 +573,7 @@ ERL_NIF_TERM nif_fragment_join(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv
     struct cw_bytes a, b;
     struct cw_buf out;
     uint8_t space[512];
-    if (!get_bytes(env, argv[0], &a) || !get_bytes(env, argv[1], &b))
+    if (!nif_get_bytes(env, argv[0], &a) || !nif_get_bytes(env, argv[1], &b))
         return enif_make_badarg(env);
     if (a.n + b.n > nif_bytes())
         return nif_go_dirty(env, "fragment_join", nif_fragment_join, argc, argv);

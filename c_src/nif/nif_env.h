@@ -131,6 +131,15 @@ ERL_NIF_TERM nif_error(ErlNifEnv *env, enum cw_err err);
 ERL_NIF_TERM nif_error_with(ErlNifEnv *env, enum cw_err err, ERL_NIF_TERM detail);
 ERL_NIF_TERM nif_error_atom(ErlNifEnv *env, ERL_NIF_TERM name, ERL_NIF_TERM detail);
 
+/* What is in a binary, for the time of the call. False for any other term. */
+static inline bool nif_get_bytes(ErlNifEnv *env, ERL_NIF_TERM term, struct cw_bytes *s) {
+    ErlNifBinary bin;
+    if (!enif_inspect_binary(env, term, &bin))
+        return false;
+    *s = cw_bytes(bin.data, bin.size);
+    return true;
+}
+
 /* A binary of what is in a buffer. */
 ERL_NIF_TERM nif_make_binary(ErlNifEnv *env, struct cw_bytes s);
 

@@ -4,14 +4,6 @@
 #include "../core/cw_clock.h"
 #include "../core/cw_reconcile.h"
 
-static bool get_bytes(ErlNifEnv *env, ERL_NIF_TERM term, struct cw_bytes *s) {
-    ErlNifBinary bin;
-    if (!enif_inspect_binary(env, term, &bin))
-        return false;
-    *s = cw_bytes(bin.data, bin.size);
-    return true;
-}
-
 /* ---- news ---- */
 
 /* A list of binaries, in the arena; CW_EMALFORMED for any other term, or a key too long. */
@@ -25,7 +17,7 @@ static enum cw_err get_keys(ErlNifEnv *env, ERL_NIF_TERM list, struct cw_arena *
         return CW_ENOMEM;
     for (unsigned i = 0; i < *n; i++) {
         enif_get_list_cell(env, list, &head, &list);
-        if (!get_bytes(env, head, &(*keys)[i]) || (*keys)[i].n > CW_KEY_MAX)
+        if (!nif_get_bytes(env, head, &(*keys)[i]) || (*keys)[i].n > CW_KEY_MAX)
             return CW_EMALFORMED;
     }
     return CW_OK;
@@ -40,7 +32,7 @@ ERL_NIF_TERM nif_doc_news(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     struct cw_buf out;
     unsigned n;
     (void)argc;
-    if (!nif_get_doc(env, argv[0], &doc) || !get_bytes(env, argv[1], &clock))
+    if (!nif_get_doc(env, argv[0], &doc) || !nif_get_bytes(env, argv[1], &clock))
         return enif_make_badarg(env);
     cw_arena_init(&arena, &nif_mem, NULL, 0);
     cw_buf_init(&out, &nif_mem, NULL, 0);
@@ -68,7 +60,7 @@ struct range {
 static bool get_bounds(ErlNifEnv *env, ERL_NIF_TERM lo, ERL_NIF_TERM hi, struct range *r) {
     r->hi = cw_bytes(NULL, 0);
     r->open = hi == ATOM(env, nil);
-    return get_bytes(env, lo, &r->lo) && (r->open || get_bytes(env, hi, &r->hi));
+    return nif_get_bytes(env, lo, &r->lo) && (r->open || nif_get_bytes(env, hi, &r->hi));
 }
 
 static const struct cw_bytes *end_of(const struct range *r) {
@@ -107,8 +99,8 @@ ERL_NIF_TERM nif_doc_sums(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     struct cw_fragment a, b;
     ERL_NIF_TERM sums;
     (void)argc;
-    if (!nif_get_doc(env, argv[0], &doc) || !get_bytes(env, argv[2], &bytes_a) ||
-        !get_bytes(env, argv[3], &bytes_b))
+    if (!nif_get_doc(env, argv[0], &doc) || !nif_get_bytes(env, argv[2], &bytes_a) ||
+        !nif_get_bytes(env, argv[3], &bytes_b))
         return enif_make_badarg(env);
     enum cw_err err = cw_fragment_read(&a, &nif_mem, SIZE_MAX, bytes_a);
     if (err)
