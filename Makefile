@@ -54,6 +54,7 @@ Q = $(if $(V),,@)
 objects_of = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
 
 CORE := $(call objects_of,c_src/core/*.c)
+WAL := $(call objects_of,c_src/wal/*.c)
 NIF_OBJECTS := $(call objects_of,c_src/nif/*.c)
 # The harness: whatever in test/c is not a test program.
 HARNESS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out test/c/test_%,$(wildcard test/c/*.c)))
@@ -61,7 +62,7 @@ TESTS := $(patsubst test/c/%.c,%,$(wildcard test/c/test_*.c))
 FUZZ := $(patsubst test/fuzz/fuzz_%.c,%,$(wildcard test/fuzz/fuzz_*.c))
 BENCHES := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
 
-OBJECTS := $(NIF_OBJECTS) $(call objects_of,c_src/core/*.c test/c/*.c test/fuzz/*.c bench/*.c)
+OBJECTS := $(NIF_OBJECTS) $(call objects_of,c_src/core/*.c c_src/wal/*.c test/c/*.c test/fuzz/*.c bench/*.c)
 SOURCES := $(wildcard c_src/*/*.[ch] test/c/*.[ch] test/fuzz/*.[ch] bench/*.[ch])
 
 # ---- what people type ----
@@ -102,7 +103,7 @@ build: $(NIF)
 
 objects: $(OBJECTS)
 
-$(NIF): $(CORE) $(NIF_OBJECTS)
+$(NIF): $(CORE) $(WAL) $(NIF_OBJECTS)
 	@mkdir -p $(@D)
 	@echo " LD  $@"
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $(NIF_LDFLAGS) -o $@ $^
@@ -115,15 +116,15 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 # The boundary: Erlang's headers are for the NIF alone. Some systems have erl_nif.h in /usr/include,
 # where every compiler finds it; with its guard defined already, it is empty there.
 $(NIF_OBJECTS): OWN_CFLAGS = -I$(ERTS_INCLUDE_DIR)
-$(CORE): OWN_CFLAGS = -D__ERL_NIF_H__
+$(CORE) $(WAL): OWN_CFLAGS = -D__ERL_NIF_H__
 
-$(BUILD)/bin/test_%: $(BUILD)/test/c/test_%.o $(HARNESS) $(CORE)
+$(BUILD)/bin/test_%: $(BUILD)/test/c/test_%.o $(HARNESS) $(CORE) $(WAL)
 	$(link)
-$(BUILD)/bin/replay_%: $(BUILD)/test/fuzz/fuzz_%.o $(BUILD)/test/fuzz/replay.o $(HARNESS) $(CORE)
+$(BUILD)/bin/replay_%: $(BUILD)/test/fuzz/fuzz_%.o $(BUILD)/test/fuzz/replay.o $(HARNESS) $(CORE) $(WAL)
 	$(link)
-$(BUILD)/bin/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(HARNESS) $(CORE)
+$(BUILD)/bin/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(HARNESS) $(CORE) $(WAL)
 	$(link) -fsanitize=fuzzer
-$(BUILD)/bin/seeds: $(BUILD)/test/fuzz/seeds.o $(HARNESS) $(CORE)
+$(BUILD)/bin/seeds: $(BUILD)/test/fuzz/seeds.o $(HARNESS) $(CORE) $(WAL)
 	$(link)
 $(BENCHES:%=$(BUILD)/bin/%): $(BUILD)/bin/%: $(BUILD)/bench/%.o $(CORE)
 	$(link)
@@ -209,9 +210,9 @@ check-format:
 	  else echo "no clang-format here: the C sources' format is not checked"; fi
 	@$(MIX) format --check-formatted
 
-# The core includes C standard headers and xxhash.h, nothing else.
+# The core, and what reads the WAL, include C standard headers and xxhash.h, nothing else.
 check-c:
-	@! grep -n '#include <' c_src/core/*.[ch] | grep -vE \
+	@! grep -n '#include <' c_src/core/*.[ch] c_src/wal/*.[ch] | grep -vE \
 	  '<(assert|errno|float|inttypes|limits|math|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|string|time|xxhash)\.h>'
 	@for cc in gcc clang; do command -v $$cc >/dev/null || continue; \
 	  $(MAKE) objects CC=$$cc BUILD=_build/check-$$cc CFLAGS='$(CFLAGS) -Werror' || exit; done
