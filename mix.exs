@@ -101,12 +101,13 @@ defmodule Mix.Tasks.Compile.CausewayNif do
 
       _ ->
         Mix.raise("""
-        Causeway's C core could not be built; the lines above say why. It needs make, a C11 compiler,
-        xxhash.h 0.8 or later and Erlang's own headers. On Debian and Ubuntu:
+        Causeway's C parts could not be built; the lines above say why. They need make, a C11 compiler,
+        xxhash.h 0.8 or later and Erlang's own headers; Causeway.Postgres needs libpq 14 or later too.
+        On Debian and Ubuntu:
 
-            apt-get install make gcc libc6-dev libxxhash-dev erlang-dev
+            apt-get install make gcc libc6-dev libxxhash-dev erlang-dev libpq-dev libjemalloc-dev
 
-        On macOS: xcode-select --install; brew install pkg-config xxhash
+        On macOS: xcode-select --install; brew install pkg-config xxhash libpq jemalloc
         """)
     end
   end
