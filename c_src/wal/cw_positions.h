@@ -38,20 +38,21 @@ static inline void cw_positions_deliver(struct cw_positions *p) {
     p->delivered = p->complete;
 }
 
-/* What was not delivered cannot be confirmed. */
+/* The consumer has done with what begins before `lsn`. What was not delivered it cannot confirm. */
 static inline void cw_positions_ack(struct cw_positions *p, uint64_t lsn) {
     p->acked = cw__lsn_max(p->acked, lsn < p->delivered ? lsn : p->delivered);
 }
 
-/* Up to `lsn`, nothing has been committed that has not come. To be called between transactions
- * only. */
-static inline void cw_positions_idle(struct cw_positions *p, uint64_t lsn) {
-    p->idle = cw__lsn_max(p->idle, lsn);
-    p->idle_after = p->complete;
-}
-
 static inline uint64_t cw_positions_confirmed(const struct cw_positions *p) {
     return p->acked >= p->idle_after ? cw__lsn_max(p->acked, p->idle) : p->acked;
+}
+
+/* Up to `lsn`, nothing has been committed that has not come. To be called between transactions
+ * only. What may be confirmed by the position before this one stays confirmed. */
+static inline void cw_positions_idle(struct cw_positions *p, uint64_t lsn) {
+    p->acked = cw_positions_confirmed(p);
+    p->idle = cw__lsn_max(p->idle, lsn);
+    p->idle_after = p->complete;
 }
 
 /* Whether the consumer has still something to confirm. */
