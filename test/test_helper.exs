@@ -12,7 +12,12 @@ end
 
 IO.puts("Optional integrations: #{names.(present)}; not here: #{names.(absent)}")
 
+# So is one that needs a PostgreSQL server, `@moduletag :postgres`.
+no_postgres = Causeway.PostgresServer.missing()
+if no_postgres, do: IO.puts("Tests with a PostgreSQL server are left out: #{no_postgres}")
+
 ExUnit.start(
   formatters: [ExUnit.CLIFormatter, Causeway.CountFormatter],
-  exclude: for({app, _} <- absent, do: {:integration, app})
+  exclude:
+    for({app, _} <- absent, do: {:integration, app}) ++ if(no_postgres, do: [:postgres], else: [])
 )

@@ -36,7 +36,12 @@ defmodule Causeway.CountFormatter do
   defp outcome(_, _), do: :failed
 
   defp count(s, outcome, tags) do
-    keys = [{outcome, tags[:test_type]}, {outcome, :integration, tags[:integration]}]
+    server = if tags[:postgres], do: "PostgreSQL"
+
+    keys =
+      [{outcome, tags[:test_type]}] ++
+        for(name <- [tags[:integration], server], do: {outcome, :integration, name})
+
     %{s | counts: Enum.reduce(keys, s.counts, &Map.update(&2, &1, 1, fn n -> n + 1 end))}
   end
 
@@ -46,9 +51,13 @@ defmodule Causeway.CountFormatter do
     integrations =
       for {app, module} <- Mix.Project.config()[:integrations] do
         presence = if Code.ensure_loaded?(module), do: "present", else: "absent"
-        "integration #{app} #{presence} #{counts[{:passed, :integration, app}] || 0}\n"
+        integration(app, presence, counts)
       end
 
-    [kinds, integrations]
+    server = if Causeway.PostgresServer.missing(), do: "absent", else: "present"
+    [kinds, integrations, integration("PostgreSQL", server, counts)]
   end
+
+  defp integration(name, presence, counts),
+    do: "integration #{name} #{presence} #{counts[{:passed, :integration, name}] || 0}\n"
 end
