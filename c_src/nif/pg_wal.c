@@ -10,6 +10,9 @@
 /* What a change costs beside its values, in values. */
 #define CHANGE_WORK 3u
 
+/* Bytes that are copied in the time of one value. */
+#define VALUE_BYTES 256u
+
 /* A call ends at the first message after this much work: before the limit, as a row that goes over
  * it is for a dirty scheduler, with all that was done before it done again. */
 static bool is_enough(const struct pg_decode *values) {
@@ -103,6 +106,18 @@ static enum cw_err reserve(struct decode *d, uint32_t n) {
     return CW_OK;
 }
 
+/* pg_decode_text, in the one place where a call for each value is felt. */
+static inline ERL_NIF_TERM make_text(struct decode *d, const struct pg_codec *codec,
+                                     struct cw_bytes s) {
+    ErlNifEnv *env = d->values.env;
+    ERL_NIF_TERM term;
+    d->values.work += 1 + s.n / VALUE_BYTES;
+    if (codec->reference)
+        return enif_make_sub_binary(env, d->values.frame, (size_t)(s.p - d->values.base), s.n);
+    memcpy(enif_make_new_binary(env, s.n, &term), s.p, s.n);
+    return term;
+}
+
 static enum cw_err make_value(struct decode *d, const struct relation *r, uint32_t column,
                               struct cw_pg_value v, ERL_NIF_TERM *term) {
     ErlNifEnv *env = d->values.env;
@@ -114,8 +129,7 @@ static enum cw_err make_value(struct decode *d, const struct relation *r, uint32
         *term = ATOM(env, unchanged_toast);
         return CW_OK;
     case CW_PG_TEXT:
-        d->values.work++;
-        *term = pg_decode_text(&d->values, r->codec, v.bytes);
+        *term = make_text(d, r->codec, v.bytes);
         return CW_OK;
     default:
         return pg_decode_value(&d->values, r->codec, column, v.bytes, term);
@@ -222,17 +236,14 @@ static enum cw_err make_truncate(struct decode *d, const struct cw_pg_truncate *
     return CW_OK;
 }
 
-static ERL_NIF_TERM make_text(struct decode *d, struct cw_bytes s) {
-    return pg_decode_text(&d->values, d->text, s);
-}
-
 static ERL_NIF_TERM make_logical(struct decode *d, const struct cw_pg_logical *m) {
     ErlNifEnv *env = d->values.env;
     const struct nif_atoms *a = &nif_lib(env)->atoms;
     return make_struct(d, PG_WAL_MESSAGE,
                        (ERL_NIF_TERM[]){m->flags & CW_PG_TRANSACTIONAL ? a->a_true : a->a_false,
                                         enif_make_uint64(env, m->lsn),
-                                        nif_make_binary(env, m->prefix), make_text(d, m->content)});
+                                        nif_make_binary(env, m->prefix),
+                                        make_text(d, d->text, m->content)});
 }
 
 static enum cw_err make_message(struct decode *d, const struct cw_pg_message *m,
@@ -338,8 +349,8 @@ static enum cw_err decode_messages(struct decode *d, struct cw_reader *next, str
         if (!err && *schema)
             *stop = SCHEMA;
         else if (!err)
-            err = items->n < items->cap ? make_message(d, &m, &items->at[items->n++])
-                                        : CW_EMALFORMED;
+            err =
+                items->n < items->cap ? make_message(d, &m, &items->at[items->n++]) : CW_EMALFORMED;
         d->values.work += CHANGE_WORK;
         if (err)
             return err;
@@ -477,7 +488,7 @@ ERL_NIF_TERM nif_pg_wal_decode(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv
     struct decode d;
     struct cw_bytes frame;
     ErlNifUInt64 block, message;
-    ERL_NIF_TERM result;
+    ERL_NIF_TERM result = 0;
     d.session = argv[1];
     d.stream = argv[2];
     if (!pg_get_codec(env, argv[0], &d.text) || !enif_is_map(env, d.session) ||
