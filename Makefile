@@ -160,7 +160,7 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 # The boundary: Erlang's headers are for the NIF and the port program, libpq's for the latter alone. Some
 # systems have them in /usr/include, where every compiler finds them; with its guard defined already, a
 # header is empty.
-PORT_CFLAGS = -D__ERL_NIF_H__ $(PQ_CFLAGS) -I$(EI_DIR)/include
+PORT_CFLAGS = -D_GNU_SOURCE -D__ERL_NIF_H__ $(PQ_CFLAGS) -I$(EI_DIR)/include
 $(NIF_OBJECTS): OWN_CFLAGS = -DEI_H -DLIBPQ_FE_H -I$(ERTS_INCLUDE_DIR)
 $(CORE) $(WAL): OWN_CFLAGS = -D__ERL_NIF_H__ -DEI_H -DLIBPQ_FE_H
 $(PG_OBJECTS): OWN_CFLAGS = $(PORT_CFLAGS)
