@@ -34,7 +34,11 @@
     doc_sums/4,
     doc_split/4,
     doc_keys/3,
-    file_lock/1
+    file_lock/1,
+    pg_codec_compile/3,
+    pg_encode/2,
+    pg_encode_rows/2,
+    pg_decode_rows/4
 ]).
 
 -nifs([
@@ -68,12 +72,17 @@
     doc_sums/4,
     doc_split/4,
     doc_keys/3,
-    file_lock/1
+    file_lock/1,
+    pg_codec_compile/3,
+    pg_encode/2,
+    pg_encode_rows/2,
+    pg_decode_rows/4
 ]).
 
 -on_load(load/0).
 
 -export_type([doc/0, error/0, kind/0, name/0, path/0, typed/0, change/0]).
+-export_type([pg_codec/0, pg_spec/0, pg_refusal/0]).
 
 -type doc() :: reference().
 -type name() :: binary() | atom().
@@ -93,6 +102,18 @@
 -type typed() :: {kind(), term()}.
 -type change() :: {path(), kind(), term(), term()}.
 -type error() :: {error, atom() | {atom(), term()}}.
+
+-type pg_codec() :: reference().
+-type pg_spec() ::
+    atom()
+    | {array | vector, Oid :: non_neg_integer(), pg_spec()}
+    | {range | multirange, pg_spec()}
+    | {composite, [{Oid :: non_neg_integer(), pg_spec()}]}.
+%% A parameter's number, the kind it is for, what is wrong, and the part of the term it is about.
+-type pg_refusal() ::
+    {non_neg_integer(), atom(), atom(), term()}
+    | {count, non_neg_integer(), non_neg_integer()}
+    | {list, term()}.
 
 %% Trees live as long as the VM and an upgraded library goes on with them, so the secret of their shape is
 %% made once and kept.
@@ -231,3 +252,21 @@ doc_split(_Doc, _Lo, _Hi, _Parts) -> erlang:nif_error(not_loaded).
 %% The keys in a range, each with a part of its cell's hash.
 -spec doc_keys(doc(), binary(), binary() | nil) -> [{binary(), non_neg_integer()}] | error().
 doc_keys(_Doc, _Lo, _Hi) -> erlang:nif_error(not_loaded).
+
+%% PostgreSQL's types: what pg_codec.h says.
+
+%% Columns with their type modifiers, the types that records may hold, and any of the atoms copy, reference,
+%% postgrex, causeway, decimal, numeric, interval, duration.
+-spec pg_codec_compile([{integer(), pg_spec()}], [{pos_integer(), pg_spec()}], [atom()]) ->
+    pg_codec() | error().
+pg_codec_compile(_Columns, _Known, _Options) -> erlang:nif_error(not_loaded).
+
+-spec pg_encode(pg_codec(), [term()]) -> binary() | {error, pg_refusal() | atom()}.
+pg_encode(_Codec, _Params) -> erlang:nif_error(not_loaded).
+
+-spec pg_encode_rows(pg_codec(), [[term()]]) ->
+    binary() | {error, {row, non_neg_integer(), pg_refusal()} | atom()}.
+pg_encode_rows(_Codec, _Rows) -> erlang:nif_error(not_loaded).
+
+-spec pg_decode_rows(pg_codec(), binary(), non_neg_integer(), [[term()]]) -> [[term()]] | error().
+pg_decode_rows(_Codec, _Bytes, _N, _Tail) -> erlang:nif_error(not_loaded).

@@ -22,10 +22,12 @@ static inline struct cw_bytes cw_bytes(const void *p, size_t n) {
 #define CW_LE64(v) __builtin_bswap64(v)
 #define CW_LE32(v) __builtin_bswap32(v)
 #define CW_BE64(v) (v)
+#define CW_BE32(v) (v)
 #else
 #define CW_LE64(v) (v)
 #define CW_LE32(v) (v)
 #define CW_BE64(v) __builtin_bswap64(v)
+#define CW_BE32(v) __builtin_bswap32(v)
 #endif
 
 static inline uint64_t cw_load64le(const void *src) {
@@ -47,6 +49,17 @@ static inline uint32_t cw_load32le(const void *src) {
 
 static inline void cw_store32le(void *dst, uint32_t v) {
     v = CW_LE32(v);
+    memcpy(dst, &v, 4);
+}
+
+static inline uint32_t cw_load32be(const void *src) {
+    uint32_t v;
+    memcpy(&v, src, 4);
+    return CW_BE32(v);
+}
+
+static inline void cw_store32be(void *dst, uint32_t v) {
+    v = CW_BE32(v);
     memcpy(dst, &v, 4);
 }
 

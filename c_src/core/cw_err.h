@@ -25,7 +25,10 @@
     X(EGAP, 12, "an earlier delta is missing")                                                     \
     X(EREPLICA, 13, "two replica names share one id")                                              \
     X(EDUPLICATE, 14, "one dot with two contents: a replica name was used twice at once")          \
-    X(ECLOCK, 15, "the version asked for is not in this document's past")
+    X(ECLOCK, 15, "the version asked for is not in this document's past")                          \
+    X(EPROTOCOL, 16, "the server sent what its protocol does not allow")                           \
+    X(ETWOPHASE, 17, "a message of two-phase commit, which was not asked for")                     \
+    X(ESPILL, 18, "the file that holds a streamed transaction could not be written or read")
 
 enum cw_err {
 #define X(name, number, sentence) CW_##name = number,

@@ -10,6 +10,7 @@
 #include "nif_reaper.h"
 #include "nif_reconcile.h"
 #include "nif_term.h"
+#include "pg_codec.h"
 
 /* Nodes that the drop of a handle frees at once; more go to the reaper. */
 #define RELEASE_NODES 256
@@ -132,6 +133,8 @@ static bool make_constants(struct nif_lib *lib) {
 static void free_lib(struct nif_lib *lib) {
     if (lib->constants)
         enif_free_env(lib->constants);
+    if (lib->pg)
+        enif_free(lib->pg);
     enif_free(lib);
 }
 
@@ -149,7 +152,8 @@ static int load(ErlNifEnv *env, void **priv, ERL_NIF_TERM info) {
     lib->doc_type = enif_open_resource_type(env, NULL, NIF_DOC_TYPE, doc_destroy, flags, NULL);
     lib->lock_type =
         enif_open_resource_type(env, NULL, NIF_LOCK_TYPE, nif_lock_destroy, flags, NULL);
-    if (!lib->doc_type || !lib->lock_type || !make_constants(lib)) {
+    lib->pg = pg_lib_new(env);
+    if (!lib->doc_type || !lib->lock_type || !lib->pg || !make_constants(lib)) {
         free_lib(lib);
         return 4;
     }
@@ -199,6 +203,10 @@ static ErlNifFunc calls[] = {
     {"doc_sums", 4, nif_doc_sums, ERL_NIF_DIRTY_JOB_CPU_BOUND},
     {"doc_split", 4, nif_doc_split, ERL_NIF_DIRTY_JOB_CPU_BOUND},
     {"doc_keys", 3, nif_doc_keys, ERL_NIF_DIRTY_JOB_CPU_BOUND},
+    {"pg_codec_compile", 3, nif_pg_codec_compile, 0},
+    {"pg_encode", 2, nif_pg_encode, 0},
+    {"pg_encode_rows", 2, nif_pg_encode_rows, 0},
+    {"pg_decode_rows", 4, nif_pg_decode_rows, 0},
     {"file_lock", 1, nif_file_lock, ERL_NIF_DIRTY_JOB_IO_BOUND},
 };
 

@@ -36,6 +36,7 @@ struct nif_lib {
     ErlNifEnv *constants; /* holds these two: the integers nearest to zero that are too large */
     ERL_NIF_TERM too_large;
     ERL_NIF_TERM too_small;
+    struct pg_lib *pg; /* of PostgreSQL's types: pg_lib.h */
 };
 
 static inline const struct nif_lib *nif_lib(ErlNifEnv *env) {

@@ -4,6 +4,7 @@
 
 #include "../../c_src/core/cw_clock.h"
 #include "../c/terms.h"
+#include "../c/wal_messages.h"
 #include "fuzz_small.h"
 
 static const char *root;
@@ -186,6 +187,57 @@ static void seed_ops(void) {
     }
 }
 
+/* ---- streams of pgoutput ---- */
+
+static void put_message(struct cw_buf *stream, struct cw_buf m) {
+    cw_buf_byte(stream, (uint8_t)m.n);
+    cw_buf_byte(stream, (uint8_t)(m.n >> 8));
+    cw_buf_bytes(stream, cw_buf_slice(&m, 0));
+    cw_buf_free(&m);
+}
+
+static const char *const wal_row[] = {"1", NULL, UNCHANGED, "some text"};
+
+static void put_changes(struct cw_buf *stream, uint32_t xid) {
+    static const uint32_t oids[] = {16384, 16385};
+    put_message(stream, msg_type(xid, 16400, "mood"));
+    put_message(stream, msg_relation(xid, 16384, "things", 4));
+    put_message(stream, msg_insert(xid, 16384, wal_row, 4));
+    for (const char *p = "UKUODKDO"; *p; p += 2) {
+        struct cw_buf m = msg_change(*p, xid, 16384);
+        msg_tuple(&m, p[1], wal_row, 4);
+        if (*p == 'U')
+            msg_tuple(&m, 'N', wal_row, 4);
+        put_message(stream, m);
+    }
+    put_message(stream, msg_truncate(xid, oids, 2, 1));
+    put_message(stream, msg_logical(xid, 1, 99, "app", "content"));
+}
+
+static void seed_pgoutput(void) {
+    struct cw_buf one = fuzz_buf(), streamed = fuzz_buf();
+    cw_buf_byte(&one, 255);
+    put_message(&one, msg_begin(7, 100, 5));
+    put_message(&one, msg_origin(3, "there"));
+    put_changes(&one, 0);
+    put_message(&one, msg_commit(100, 150, 5));
+    put_message(&one, msg_logical(0, 0, 160, "alone", "x"));
+    cw_buf_byte(&streamed, 20);
+    for (uint32_t xid = 9; xid <= 10; xid++) {
+        put_message(&streamed, msg_stream_start(xid, true));
+        put_changes(&streamed, xid);
+        put_changes(&streamed, xid + 100);
+        put_message(&streamed, msg_stream_stop());
+    }
+    put_message(&streamed, msg_stream_abort(10, 110));
+    put_message(&streamed, msg_stream_commit(10, 200, 250, 5));
+    put_message(&streamed, msg_stream_abort(9, 9));
+    save("pgoutput", "transaction", cw_buf_slice(&one, 0));
+    save("pgoutput", "streamed", cw_buf_slice(&streamed, 0));
+    cw_buf_free(&one);
+    cw_buf_free(&streamed);
+}
+
 int main(int argc, char **argv) {
     root = argc > 1 ? argv[1] : "test/fuzz/corpus";
     mkdir(root, 0777);
@@ -193,6 +245,7 @@ int main(int argc, char **argv) {
     seed_clocks();
     seed_fragments();
     seed_ops();
+    seed_pgoutput();
     CHECK(check_mem_live() == 0);
     return 0;
 }
