@@ -105,7 +105,7 @@ objects: $(OBJECTS)
 $(NIF): $(CORE) $(NIF_OBJECTS)
 	@mkdir -p $(@D)
 	@echo " LD  $@"
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $(NIF_LDFLAGS) -o $@ $^
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $(NIF_LDFLAGS) -o $@ $^ -lm
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)

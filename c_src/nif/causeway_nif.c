@@ -196,9 +196,9 @@ static ErlNifFunc calls[] = {
     {"clock_from_list", 1, nif_clock_from_list, 0},
     {"hlc_tick", 2, nif_hlc_tick, 0},
     {"doc_news", 4, nif_doc_news, ERL_NIF_DIRTY_JOB_CPU_BOUND},
-    {"doc_sums", 4, nif_doc_sums, ERL_NIF_DIRTY_JOB_CPU_BOUND},
-    {"doc_split", 4, nif_doc_split, ERL_NIF_DIRTY_JOB_CPU_BOUND},
-    {"doc_keys", 3, nif_doc_keys, ERL_NIF_DIRTY_JOB_CPU_BOUND},
+    {"doc_symbols", 5, nif_doc_symbols, ERL_NIF_DIRTY_JOB_CPU_BOUND},
+    {"symbols_peel", 2, nif_symbols_peel, ERL_NIF_DIRTY_JOB_CPU_BOUND},
+    {"doc_find", 2, nif_doc_find, ERL_NIF_DIRTY_JOB_CPU_BOUND},
     {"file_lock", 1, nif_file_lock, ERL_NIF_DIRTY_JOB_IO_BOUND},
 };
 
