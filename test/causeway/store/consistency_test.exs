@@ -259,7 +259,7 @@ defmodule Causeway.Store.ConsistencyTest do
     if committer, do: back!(name, committer)
   end
 
-  defp back!(name, old, tries \\ 500) do
+  defp back!(name, old, tries \\ 5_000) do
     gate = Process.whereis(Module.concat(name, Rights))
     now = Process.whereis(Module.concat(name, Committer))
 
