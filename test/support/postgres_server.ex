@@ -282,9 +282,10 @@ defmodule Causeway.PostgresServer do
     )
   end
 
-  @doc "Runs SQL in psql, and returns what it prints: unaligned, tuples only. An error raises."
+  @doc "Runs SQL in psql, a transaction for each of a list, and returns what it prints: unaligned, tuples only."
   def psql!(server, sql, database \\ "postgres") do
-    args = ["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, "-d", database]
+    commands = sql |> List.wrap() |> Enum.flat_map(&["-c", &1])
+    args = ["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", database] ++ commands
     client!("psql", args ++ connection(server))
   end
 
