@@ -31,9 +31,9 @@
     clock_from_list/1,
     hlc_tick/2,
     doc_news/4,
-    doc_sums/4,
-    doc_split/4,
-    doc_keys/3,
+    doc_symbols/5,
+    symbols_peel/2,
+    doc_find/2,
     file_lock/1,
     pg_codec_compile/3,
     pg_encode/2,
@@ -70,9 +70,9 @@
     clock_from_list/1,
     hlc_tick/2,
     doc_news/4,
-    doc_sums/4,
-    doc_split/4,
-    doc_keys/3,
+    doc_symbols/5,
+    symbols_peel/2,
+    doc_find/2,
     file_lock/1,
     pg_codec_compile/3,
     pg_encode/2,
@@ -235,25 +235,25 @@ hlc_tick(_Last, _NowMs) -> erlang:nif_error(not_loaded).
 -spec file_lock(binary()) -> {ok, reference()} | {error, locked | file:posix() | enomem}.
 file_lock(_Path) -> erlang:nif_error(not_loaded).
 
-%% What cw_reconcile.h says. Keys and bounds are encoded keys; nil is no bound.
+%% What cw_reconcile.h says. Keys are encoded keys.
 
 %% The cells with writes that are not in the clock, and those at the keys (sorted): a fragment. Without
 %% bodies, the keys alone.
 -spec doc_news(doc(), Clock :: binary(), Keys :: [binary()], Bodies :: boolean()) -> binary() | error().
 doc_news(_Doc, _Clock, _Keys, _Bodies) -> erlang:nif_error(not_loaded).
 
-%% Hash and count of the cells in each range, less those at the keys of two fragments.
--spec doc_sums(doc(), [{binary(), binary() | nil}], binary(), binary()) ->
-    [{binary(), non_neg_integer()}] | error().
-doc_sums(_Doc, _Ranges, _KeysA, _KeysB) -> erlang:nif_error(not_loaded).
+%% Symbols of the sketch of the cells, but those at the keys of two fragments.
+-spec doc_symbols(doc(), binary(), binary(), From :: non_neg_integer(), N :: non_neg_integer()) ->
+    binary() | error().
+doc_symbols(_Doc, _KeysA, _KeysB, _From, _N) -> erlang:nif_error(not_loaded).
 
-%% Where parts with about equally many cells begin, but the first.
--spec doc_split(doc(), binary(), binary() | nil, pos_integer()) -> [binary()] | error().
-doc_split(_Doc, _Lo, _Hi, _Parts) -> erlang:nif_error(not_loaded).
+%% The hashes that are only in the first of two sketches; or about how many differ, when these symbols are too few.
+-spec symbols_peel(Theirs :: binary(), Ours :: binary()) -> binary() | non_neg_integer() | error().
+symbols_peel(_Theirs, _Ours) -> erlang:nif_error(not_loaded).
 
-%% The keys in a range, each with a part of its cell's hash.
--spec doc_keys(doc(), binary(), binary() | nil) -> [{binary(), non_neg_integer()}] | error().
-doc_keys(_Doc, _Lo, _Hi) -> erlang:nif_error(not_loaded).
+%% The keys of the cells with these hashes, 8 bytes each.
+-spec doc_find(doc(), binary()) -> [binary()] | error().
+doc_find(_Doc, _Hashes) -> erlang:nif_error(not_loaded).
 
 %% PostgreSQL's types: what pg_codec.h says.
 
