@@ -124,7 +124,7 @@ objects: $(OBJECTS)
 $(NIF): $(CORE) $(WAL) $(NIF_OBJECTS)
 	@mkdir -p $(@D)
 	@echo " LD  $@"
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $(NIF_LDFLAGS) -o $@ $^
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $(NIF_LDFLAGS) -o $@ $^ -lm
 
 # The core is an archive here: of what the port program does not call, nothing is in it.
 $(PORT): $(PORT_OBJECTS) $(WAL) $(BUILD)/libcore.a $(BUILD)/port_libs
@@ -160,7 +160,7 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 # The boundary: Erlang's headers are for the NIF and the port program, libpq's for the latter alone. Some
 # systems have them in /usr/include, where every compiler finds them; with its guard defined already, a
 # header is empty.
-PORT_CFLAGS = -D__ERL_NIF_H__ $(PQ_CFLAGS) -I$(EI_DIR)/include
+PORT_CFLAGS = -D_GNU_SOURCE -D__ERL_NIF_H__ $(PQ_CFLAGS) -I$(EI_DIR)/include
 $(NIF_OBJECTS): OWN_CFLAGS = -DEI_H -DLIBPQ_FE_H -I$(ERTS_INCLUDE_DIR)
 $(CORE) $(WAL): OWN_CFLAGS = -D__ERL_NIF_H__ -DEI_H -DLIBPQ_FE_H
 $(PG_OBJECTS): OWN_CFLAGS = $(PORT_CFLAGS)

@@ -1,7 +1,383 @@
-/* Stands in until there is a port program: it links with all that one needs, and ends at once. */
-#include <ei.h>
-#include <libpq-fe.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "port_answer.h"
+#include "port_mem.h"
+
+int64_t port_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+size_t port_string(struct port *port, struct cw_bytes s) {
+    size_t at = port->strings.n;
+    cw_buf_put(&port->strings, s.p, s.n);
+    cw_buf_byte(&port->strings, 0);
+    return at;
+}
+
+/* ---- the end ---- */
+
+static void leave(struct port *port) {
+    if (port->leaving)
+        return;
+    port->leaving = true;
+    port->leave_at = port_now() + PORT_LEAVE_GRACE;
+}
+
+void port_lost(struct port *port, const char *message) {
+    if (!port->leaving)
+        port_tell_closed(port, "lost", message ? message : PQerrorMessage(port->conn));
+    leave(port);
+}
+
+void port_protocol_error(struct port *port, const char *message) {
+    if (!port->leaving)
+        port_tell_closed(port, "protocol", message);
+    leave(port);
+}
+
+/* The VM is gone, or wants no more. What runs on the server must not go on running. */
+static void owner_gone(struct port *port) {
+    port->nobody = true;
+    leave(port);
+    if (port->conn && !port->job->raw && PQtransactionStatus(port->conn) == PQTRANS_ACTIVE) {
+        port_cancel_start(&port->cancel, port->conn);
+        port->leave_at = port_now() + PORT_LEAVE_GRACE;
+    } else {
+        port->leave_at = port_now();
+    }
+}
+
+static bool may_leave(const struct port *port) {
+    if (port->nobody ? !port_cancel_running(&port->cancel) : !port_out_pending(&port->out))
+        return true;
+    return port_now() >= port->leave_at;
+}
+
+/* ---- jobs ---- */
+
+static short idle_wants(struct port *port) {
+    return port->conn ? POLLIN : 0;
+}
+
+static void idle_advance(struct port *port) {
+    (void)port;
+}
+
+const struct port_job port_idle_job = {.wants = idle_wants, .advance = idle_advance};
+
+void port_job_start(struct port *port, const struct port_job *job, void *work,
+                    const struct port_request *request) {
+    port->job = job;
+    port->work = work;
+    port->id = request->id;
+    port->deadline = request->timeout ? port_now() + request->timeout : PORT_NEVER;
+    port->stop = PORT_GO_ON;
+}
+
+void port_job_end(struct port *port) {
+    if (port_cancel_running(&port->cancel)) {
+        port->over = true;
+        return;
+    }
+    if (!port->job->raw)
+        port_answer_end(port);
+    (port->job->free ? port->job->free : port_free)(port->work);
+    port->job = &port_idle_job;
+    port->work = NULL;
+    port->deadline = PORT_NEVER;
+    port->over = false;
+}
+
+void port_job_stop(struct port *port, enum port_stop why) {
+    if (port->stop != PORT_GO_ON || port->over)
+        return;
+    port->stop = why;
+    port->stopped_at = port_now();
+    port->press_at = port->stopped_at + PORT_CANCEL_AGAIN;
+    port->deadline = PORT_NEVER;
+    if (port->job->stop)
+        port->job->stop(port);
+    else
+        port_cancel_start(&port->cancel, port->conn);
+}
+
+/* A cancel may have come too early, and a server may be deaf to it. */
+static void press_on(struct port *port, int64_t now) {
+    port->press_at = now + PORT_CANCEL_AGAIN;
+    if (now >= port->stopped_at + PORT_CANCEL_GRACE)
+        port_lost(port,
+                  "the server did not answer a request to cancel, so the connection was closed");
+    else if (!port->job->stop && !port->over)
+        port_cancel_start(&port->cancel, port->conn);
+}
+
+/* ---- requests ---- */
+
+static bool info(struct port *port, const struct port_request *request) {
+    if (!port_read_nothing(request))
+        return false;
+    port_job_start(port, &port_idle_job, NULL, request);
+    port_answer_parameters(port);
+    port_job_end(port);
+    return true;
+}
+
+/* False when it is malformed. */
+static bool start(struct port *port, const struct port_request *request) {
+    switch (request->op) {
+    case PORT_connect:
+        return !port->conn && port_connect(port, request);
+    case PORT_run:
+        return port->conn && port_run(port, request);
+    case PORT_copy_in:
+        return port->conn && port_copy_in(port, request);
+    case PORT_copy_out:
+        return port->conn && port_copy_out(port, request);
+    case PORT_info:
+        return port->conn && info(port, request);
+    default:
+        return false;
+    }
+}
+
+/* What belongs to a request that is under way; when it no longer is, it comes late and is for
+ * nobody. */
+static bool belongs(const struct port_request *request) {
+    switch (request->op) {
+    case PORT_credit:
+    case PORT_cancel:
+    case PORT_copy_data:
+    case PORT_copy_done:
+    case PORT_copy_fail:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool tell_job(struct port *port, const struct port_request *request) {
+    if (port->job == &port_idle_job || request->id != port->id || port->over)
+        return true;
+    if (request->op != PORT_cancel)
+        return port->job->message && port->job->message(port, request);
+    if (!port_read_nothing(request))
+        return false;
+    port_job_stop(port, PORT_STOP_CANCELLED);
+    return true;
+}
+
+static void take(struct port *port, struct cw_bytes frame) {
+    struct port_request request;
+    if (!port_request_read(frame, &request))
+        port_protocol_error(port, "a request that cannot be read");
+    else if (belongs(&request) ? !tell_job(port, &request)
+                               : port->job != &port_idle_job || !start(port, &request))
+        port_protocol_error(port, "a request that is malformed, or out of turn");
+}
+
+static void read_requests(struct port *port) {
+    if (port_in_fill(&port->in, STDIN_FILENO) == PORT_READ_END) {
+        owner_gone(port);
+        return;
+    }
+    struct cw_bytes frame;
+    enum port_frame got = PORT_FRAME_PART;
+    while (!port->leaving && (got = port_in_next(&port->in, &frame)) == PORT_FRAME)
+        take(port, frame);
+    if (got == PORT_FRAME_TOO_LONG)
+        port_protocol_error(port, "a request that is longer than 2 GB");
+}
+
+/* ---- the server ---- */
+
+bool port_flush(struct port *port) {
+    int left = PQflush(port->conn);
+    port->unsent = left > 0;
+    if (left < 0)
+        port_lost(port, NULL);
+    return left >= 0;
+}
+
+static void tell_notifications(struct port *port) {
+    PGnotify *notify;
+    while ((notify = PQnotifies(port->conn))) {
+        port_tell_notification(port, notify);
+        PQfreemem(notify);
+    }
+}
+
+/* An encrypted record may be longer than the room that libpq reads into, and what is left of it
+ * does not make the socket readable: reading twice gets all of it. */
+static bool consume(struct port *port) {
+    int ok = PQconsumeInput(port->conn);
+    if (ok && PQsslInUse(port->conn))
+        ok = PQconsumeInput(port->conn);
+    return ok;
+}
+
+static void serve(struct port *port, short ready) {
+    if (port->job->raw) {
+        port->job->advance(port);
+        return;
+    }
+    bool in = ready & (POLLIN | POLLHUP | POLLERR);
+    bool good = !in || consume(port);
+    if (good && (port->unsent || in) && !port_flush(port))
+        return;
+    /* What came before the end is still worth telling. */
+    port->job->advance(port);
+    tell_notifications(port);
+    if (!good || PQstatus(port->conn) == CONNECTION_BAD)
+        port_lost(port, NULL);
+}
+
+/* ---- the loop ---- */
+
+enum { STDIN, STDOUT, CANCEL, SOCKET, FDS };
+
+static short socket_events(struct port *port) {
+    short events = port->over ? 0 : port->job->wants(port);
+    return (short)(events | (port->unsent && !port->job->raw ? POLLOUT : 0));
+}
+
+static void watch(struct port *port, struct pollfd *fds) {
+    fds[STDIN] = (struct pollfd){.fd = port->nobody ? -1 : STDIN_FILENO, .events = POLLIN};
+    bool write = port_out_pending(&port->out) && !port->nobody;
+    fds[STDOUT] = (struct pollfd){.fd = write ? STDOUT_FILENO : -1, .events = POLLOUT};
+    bool cancel = port_cancel_running(&port->cancel);
+    fds[CANCEL] = (struct pollfd){.fd = cancel ? port->cancel.ends[0] : -1, .events = POLLIN};
+    /* libpq may have another socket than a moment ago, even under the same number. */
+    short events = port->leaving || !port->conn ? 0 : socket_events(port);
+    fds[SOCKET] = (struct pollfd){.fd = events ? PQsocket(port->conn) : -1, .events = events};
+}
+
+static int64_t next_time(const struct port *port) {
+    if (port->leaving)
+        return port->leave_at;
+    if (port->job == &port_idle_job)
+        return PORT_NEVER;
+    int64_t at = port->stop == PORT_GO_ON ? port->deadline : port->press_at;
+    int64_t wake = port->job->wake ? port->job->wake(port) : PORT_NEVER;
+    return wake < at ? wake : at;
+}
+
+static int wait_time(const struct port *port) {
+    int64_t at = next_time(port);
+    if (at == PORT_NEVER)
+        return -1;
+    int64_t left = at - port_now();
+    return left <= 0 ? 0 : left > 60000 ? 60000 : (int)left;
+}
+
+static void tick(struct port *port) {
+    int64_t now = port_now();
+    if (port->leaving || port->job == &port_idle_job)
+        return;
+    if (now >= port->deadline && !port->over)
+        port_job_stop(port, PORT_STOP_TIMEOUT);
+    if (port->stop != PORT_GO_ON && now >= port->press_at)
+        press_on(port, now);
+    if (port->job->wake && now >= port->job->wake(port))
+        port->job->tick(port);
+}
+
+static void cancelled(struct port *port) {
+    port_cancel_finish(&port->cancel);
+    if (port->over && !port_cancel_running(&port->cancel))
+        port_job_end(port);
+}
+
+/* The VM has read on: so may the job, of what libpq has too. */
+static void release(struct port *port) {
+    port->held = false;
+    port->job->advance(port);
+    port_out_flush(&port->out, STDOUT_FILENO);
+}
+
+static void turn(struct port *port) {
+    struct pollfd fds[FDS];
+    watch(port, fds);
+    if (poll(fds, FDS, wait_time(port)) < 0) {
+        if (errno != EINTR)
+            _exit(errno);
+        return;
+    }
+    if (fds[CANCEL].revents)
+        cancelled(port);
+    if (fds[SOCKET].revents && !port->leaving)
+        serve(port, fds[SOCKET].revents);
+    if (fds[STDIN].revents)
+        read_requests(port);
+    tick(port);
+    if (!port->nobody && !port_out_flush(&port->out, STDOUT_FILENO))
+        owner_gone(port);
+    if (port->held && port_may_read(port) && !port->leaving)
+        release(port);
+}
+
+/* ---- beginning ---- */
+
+static int end_of_file; /* reads as one */
+
+/* A request to end is the end of the input. */
+static void on_terminate(int signal) {
+    (void)signal;
+    dup2(end_of_file, STDIN_FILENO);
+}
+
+static bool prepare(struct port *port) {
+    port_in_init(&port->in, PORT_REQUEST_BYTES);
+    port_out_init(&port->out);
+    cw_buf_init(&port->strings, &port_mem, NULL, 0);
+    cw_buf_init(&port->pointers, &port_mem, NULL, 0);
+    port->job = &port_idle_job;
+    port->deadline = PORT_NEVER;
+    for (int fd = STDIN_FILENO; fd <= STDOUT_FILENO; fd++) {
+        int flags = fcntl(fd, F_GETFL);
+        if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK))
+            return false;
+    }
+    end_of_file = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    /* What a terminal sends to the VM's group is the VM's to answer. */
+    signal(SIGINT, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+    struct sigaction terminate = {.sa_handler = on_terminate};
+    return end_of_file >= 0 && !sigaction(SIGTERM, &terminate, NULL) &&
+           port_cancel_init(&port->cancel);
+}
+
+static int finish(struct port *port) {
+    bool stuck = !port->nobody && port_out_pending(&port->out);
+    if (port_cancel_running(&port->cancel))
+        _exit(0); /* its thread uses what would be freed; the server sees the socket close */
+    if (port->job->free)
+        port->job->free(port->work);
+    else
+        port_free(port->work);
+    PQfinish(port->conn);
+    cw_buf_free(&port->strings);
+    cw_buf_free(&port->pointers);
+    port_in_free(&port->in);
+    port_out_free(&port->out);
+    return stuck ? PORT_EXIT_STUCK : 0;
+}
 
 int main(void) {
-    return ei_init() != 0 || PQlibVersion() == 0;
+    struct port port = {.conn = NULL};
+    if (!prepare(&port)) {
+        perror("causeway_port is started by a VM, with pipes to it");
+        return 1;
+    }
+    while (!port.leaving || !may_leave(&port))
+        turn(&port);
+    return finish(&port);
 }
