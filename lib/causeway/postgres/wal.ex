@@ -62,6 +62,7 @@ defmodule Causeway.Postgres.WAL do
       for the next attempt
     * `:error` - why there is no stream, nil while there is one
     * `:connects` - how often the stream has begun
+    * `:os_pid` - of the port program, nil while there is none
     * `:server_lsn` - how far the server has read its log for this consumer, or, if that is further, how far the log went
       when it connected
     * `:handed_lsn`, `:acked_lsn`, `:confirmed_lsn` - where the last transaction ends that the handler was given, that it has

@@ -492,6 +492,7 @@ defmodule Causeway.Postgres.WAL.Source do
       slot: state.options.slot,
       timeline: state.server && state.server.timeline,
       connects: state.connects,
+      os_pid: os_pid(state.port),
       server_lsn: server,
       handed_lsn: done.handed,
       acked_lsn: max(state.acked, done.acked),
@@ -510,6 +511,15 @@ defmodule Causeway.Postgres.WAL.Source do
     }
   end
 
+  defp os_pid(nil), do: nil
+
+  defp os_pid(port) do
+    case Port.info(port, :os_pid) do
+      {:os_pid, pid} -> pid
+      nil -> nil
+    end
+  end
+
   defp status(%{phase: :connecting, detail: nil}), do: :connecting
   defp status(%{phase: :connecting, detail: what}), do: {:waiting, what}
   defp status(%{phase: phase}), do: phase
@@ -519,7 +529,9 @@ defmodule Causeway.Postgres.WAL.Source do
 
   defp lag_ms(_, _), do: 0
 
-  defp numbers(info), do: for({key, n} <- info, is_number(n), into: %{}, do: {key, n})
+  defp numbers(info),
+    do: for({key, n} <- info, is_number(n), key != :os_pid, into: %{}, do: {key, n})
+
   defp now, do: System.monotonic_time(:millisecond)
 
   # Of what may be long: frames, and what the handler makes of it is not here.
