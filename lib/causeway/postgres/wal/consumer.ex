@@ -11,8 +11,9 @@ defmodule Causeway.Postgres.WAL.Consumer do
   # How long a confirmation may wait for the end of a frame.
   @ack_ms 100
 
-  # Room for the terms of a frame or two, so that they are made in place and not moved by every collection.
-  @heap_words 500_000
+  # Room for the terms of some frames, so that they are made in place and not moved by every collection; but not so
+  # much that collections are left to dirty schedulers, as those of more than 128 Ki words are.
+  @heap_words 121_000
 
   defstruct [
     :source,
@@ -24,6 +25,8 @@ defmodule Causeway.Postgres.WAL.Consumer do
     # Of the connection: a reference, nil for none; the decoder
     :ref,
     :decoder,
+    # When the last transaction was committed
+    :time,
     # Where the last transaction ends that the handler was given whole, and what it has confirmed
     handed: 0,
     acked: 0,
@@ -180,6 +183,7 @@ defmodule Causeway.Postgres.WAL.Consumer do
     Counters.add(state.counters, :transactions, transactions)
     Counters.add(state.counters, :changes, changes)
     Counters.add(state.counters, :bytes, bytes)
+    if state.time, do: Counters.put(state.counters, :commit_time, micros(state.time))
     send(state.source, {:done, state.ref, bytes, state.acked})
 
     duration = System.monotonic_time() - began
@@ -187,6 +191,8 @@ defmodule Causeway.Postgres.WAL.Consumer do
     Events.emit(state.options, :handled, counts)
     told(state)
   end
+
+  defp micros(time), do: DateTime.to_unix(time, :microsecond)
 
   defp take_blocks([], state, done), do: {:ok, state, done}
 
@@ -265,30 +271,33 @@ defmodule Causeway.Postgres.WAL.Consumer do
     }
   end
 
-  # `lsn` is nil for a part that cannot be confirmed.
-  defp hand(callback, what, lsn, block, state) do
-    result = apply(state.module, callback, [what, state.state])
-    state = if lsn, do: handed(state, lsn, block), else: state
-
-    case result do
-      {:ack, handler} -> {:ok, acknowledge(%{state | state: handler}, lsn || 0)}
-      {:noack, handler} -> {:ok, %{state | state: handler}}
+  # Of a part, which cannot be confirmed, `lsn` is nil. What can be, the handler may confirm before it returns, too.
+  defp hand(callback, what, nil, _block, state) do
+    case apply(state.module, callback, [what, state.state]) do
+      {ack, handler} when ack in [:ack, :noack] -> {:ok, %{state | state: handler}}
       {:ack, lsn, handler} -> {:ok, acknowledge(%{state | state: handler}, lsn)}
-      # Not confirmed, so not handed either.
       {:stop, reason, handler} -> {:stop, reason, %{state | state: handler}}
     end
   end
 
-  defp handed(state, lsn, block) do
+  defp hand(callback, what, lsn, block, state) do
     Counters.put(state.counters, :handed, lsn)
+    time = block.commit_time || state.time
 
-    if block.commit_time,
-      do: Counters.put(state.counters, :commit_time, micros(block.commit_time))
+    case apply(state.module, callback, [what, state.state]) do
+      {:ack, handler} ->
+        {:ok, %{state | state: handler, handed: lsn, acked: lsn, time: time}}
 
-    %{state | handed: lsn}
+      {:noack, handler} ->
+        {:ok, %{state | state: handler, handed: lsn, time: time}}
+
+      {:ack, acked, handler} ->
+        {:ok, acknowledge(%{state | state: handler, handed: lsn, time: time}, acked)}
+
+      {:stop, reason, handler} ->
+        {:stop, reason, %{state | state: handler}}
+    end
   end
-
-  defp micros(time), do: DateTime.to_unix(time, :microsecond)
 
   # When the source is to end, it does not wait for all that is on its way.
   defp look_up(state) do
