@@ -124,7 +124,7 @@ objects: $(OBJECTS)
 $(NIF): $(CORE) $(WAL) $(NIF_OBJECTS)
 	@mkdir -p $(@D)
 	@echo " LD  $@"
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $(NIF_LDFLAGS) -o $@ $^
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $(NIF_LDFLAGS) -o $@ $^ -lm
 
 # The core is an archive here: of what the port program does not call, nothing is in it.
 $(PORT): $(PORT_OBJECTS) $(WAL) $(BUILD)/libcore.a $(BUILD)/port_libs

@@ -191,6 +191,37 @@ defmodule StoreBench do
     line("store", "1 % of 100000 changed apart, work", work, "ms")
     stop(Bench.A)
     stop(Bench.B)
+    forgotten(&{:put, {"k", &1}, 2}, "changed")
+    forgotten(&{:delete, {"k", &1}}, "removed")
+  end
+
+  # The same where nobody remembers what was edited, as after a restart.
+  defp forgotten(edit, what) do
+    dir = Path.join(System.tmp_dir!(), "causeway-bench-#{System.unique_integer([:positive])}")
+    here = node()
+    a = [name: Bench.A, replica: "a", dir: dir]
+    {:ok, _} = Store.start_link(a)
+    {:ok, _} = Store.start_link(name: Bench.B, replica: "b", peers: [{Bench.A, here}])
+    {:ok, clock} = Store.update(Bench.A, for(e <- elements(1..100_000), do: {:put, {"k", e}, 1}))
+    :ok = Store.wait(Bench.B, clock, 60_000)
+    state = byte_size(Doc.encode(Store.snapshot(Bench.A)))
+    for {x, y} <- [{Bench.A, Bench.B}, {Bench.B, Bench.A}], do: Store.disconnect(x, {y, here})
+    {:ok, clock} = Store.update(Bench.A, for(e <- elements(1..1_000), do: edit.(e)))
+    :ok = Store.checkpoint(Bench.A)
+    stop(Bench.A)
+    {:ok, _} = Store.start_link(a)
+    before = cpu_ms()
+    for {x, y} <- [{Bench.A, Bench.B}, {Bench.B, Bench.A}], do: Store.connect(x, {y, here})
+    :ok = Store.wait(Bench.B, clock, 60_000)
+    work = cpu_ms() - before
+    true = Store.hash(Bench.A) == Store.hash(Bench.B)
+    [%{bytes: bytes}] = Store.info(Bench.B).peers
+
+    for {figure, unit} <- [{bytes / state * 100, "% of the state"}, {work, "ms"}],
+        do: line("store", "1 % of 100000 #{what} before a restart", figure, unit)
+
+    for store <- [Bench.A, Bench.B], do: stop(store)
+    File.rm_rf!(dir)
   end
 
   defp cpu_ms, do: elem(:erlang.statistics(:runtime), 0)

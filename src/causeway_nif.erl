@@ -31,14 +31,15 @@
     clock_from_list/1,
     hlc_tick/2,
     doc_news/4,
-    doc_sums/4,
-    doc_split/4,
-    doc_keys/3,
+    doc_symbols/5,
+    symbols_peel/2,
+    doc_find/2,
     file_lock/1,
     pg_codec_compile/3,
     pg_encode/2,
     pg_encode_rows/2,
-    pg_decode_rows/4
+    pg_decode_rows/4,
+    pg_wal_decode/6
 ]).
 
 -nifs([
@@ -69,14 +70,15 @@
     clock_from_list/1,
     hlc_tick/2,
     doc_news/4,
-    doc_sums/4,
-    doc_split/4,
-    doc_keys/3,
+    doc_symbols/5,
+    symbols_peel/2,
+    doc_find/2,
     file_lock/1,
     pg_codec_compile/3,
     pg_encode/2,
     pg_encode_rows/2,
-    pg_decode_rows/4
+    pg_decode_rows/4,
+    pg_wal_decode/6
 ]).
 
 -on_load(load/0).
@@ -233,25 +235,25 @@ hlc_tick(_Last, _NowMs) -> erlang:nif_error(not_loaded).
 -spec file_lock(binary()) -> {ok, reference()} | {error, locked | file:posix() | enomem}.
 file_lock(_Path) -> erlang:nif_error(not_loaded).
 
-%% What cw_reconcile.h says. Keys and bounds are encoded keys; nil is no bound.
+%% What cw_reconcile.h says. Keys are encoded keys.
 
 %% The cells with writes that are not in the clock, and those at the keys (sorted): a fragment. Without
 %% bodies, the keys alone.
 -spec doc_news(doc(), Clock :: binary(), Keys :: [binary()], Bodies :: boolean()) -> binary() | error().
 doc_news(_Doc, _Clock, _Keys, _Bodies) -> erlang:nif_error(not_loaded).
 
-%% Hash and count of the cells in each range, less those at the keys of two fragments.
--spec doc_sums(doc(), [{binary(), binary() | nil}], binary(), binary()) ->
-    [{binary(), non_neg_integer()}] | error().
-doc_sums(_Doc, _Ranges, _KeysA, _KeysB) -> erlang:nif_error(not_loaded).
+%% Symbols of the sketch of the cells, but those at the keys of two fragments.
+-spec doc_symbols(doc(), binary(), binary(), From :: non_neg_integer(), N :: non_neg_integer()) ->
+    binary() | error().
+doc_symbols(_Doc, _KeysA, _KeysB, _From, _N) -> erlang:nif_error(not_loaded).
 
-%% Where parts with about equally many cells begin, but the first.
--spec doc_split(doc(), binary(), binary() | nil, pos_integer()) -> [binary()] | error().
-doc_split(_Doc, _Lo, _Hi, _Parts) -> erlang:nif_error(not_loaded).
+%% The hashes that are only in the first of two sketches; or about how many differ, when these symbols are too few.
+-spec symbols_peel(Theirs :: binary(), Ours :: binary()) -> binary() | non_neg_integer() | error().
+symbols_peel(_Theirs, _Ours) -> erlang:nif_error(not_loaded).
 
-%% The keys in a range, each with a part of its cell's hash.
--spec doc_keys(doc(), binary(), binary() | nil) -> [{binary(), non_neg_integer()}] | error().
-doc_keys(_Doc, _Lo, _Hi) -> erlang:nif_error(not_loaded).
+%% The keys of the cells with these hashes, 8 bytes each.
+-spec doc_find(doc(), binary()) -> [binary()] | error().
+doc_find(_Doc, _Hashes) -> erlang:nif_error(not_loaded).
 
 %% PostgreSQL's types: what pg_codec.h says.
 
@@ -270,3 +272,16 @@ pg_encode_rows(_Codec, _Rows) -> erlang:nif_error(not_loaded).
 
 -spec pg_decode_rows(pg_codec(), binary(), non_neg_integer(), [[term()]]) -> [[term()]] | error().
 pg_decode_rows(_Codec, _Bytes, _N, _Tail) -> erlang:nif_error(not_loaded).
+
+%% Transactions of the write-ahead log: what pg_wal.h says.
+
+-spec pg_wal_decode(pg_codec(), Session, Stream, binary(), pos_integer(), non_neg_integer()) ->
+    {done, [Block]}
+    | {more, [Block], pos_integer(), non_neg_integer()}
+    | {schema, [Block], Schema :: tuple(), pos_integer(), non_neg_integer()}
+    | {error, term()}
+when
+    Session :: #{non_neg_integer() => {pg_codec(), term(), tuple(), binary()}},
+    Stream :: Session,
+    Block :: tuple().
+pg_wal_decode(_Text, _Session, _Stream, _Frame, _Block, _Message) -> erlang:nif_error(not_loaded).

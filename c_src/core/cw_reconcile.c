@@ -68,48 +68,61 @@ enum cw_err cw_doc_news(const struct cw_doc *doc, const struct cw_vv *since,
     return err;
 }
 
-/* ---- sums ---- */
+/* ---- sketches ---- */
 
-/* The first of the fragment's areas with a key >= `key`. */
-static size_t lower(const struct cw_fragment *f, struct cw_bytes key) {
-    size_t lo = 0, hi = f->n;
+/* Walks through a fragment's areas beside the cells, both in the order of their keys. */
+struct beside {
+    const struct cw_fragment *f;
+    size_t at;
+};
+
+static bool has_key(struct beside *b, struct cw_bytes key) {
+    int cmp = 1;
+    while (b->at < b->f->n && (cmp = cw_bytes_cmp(b->f->areas[b->at].key, key)) < 0)
+        b->at++;
+    return b->at < b->f->n && cmp == 0;
+}
+
+enum cw_err cw_doc_symbols(const struct cw_doc *doc, const struct cw_fragment *a,
+                           const struct cw_fragment *b, uint64_t from, size_t n,
+                           struct cw_symbol *symbols) {
+    const struct cw_tree *tree = cw_doc_tree(doc);
+    struct beside in_a = {a, 0}, in_b = {b, 0};
+    struct cw_cursor cur;
+    if (!tree)
+        return CW_ENOMEM;
+    for (bool left = cw_cursor_seek(&cur, tree, cw_bytes("", 0)); left;
+         left = cw_cursor_next(&cur)) {
+        struct cw_bytes key = cw_cursor_key(&cur);
+        if (!has_key(&in_a, key) && !has_key(&in_b, key))
+            cw_sketch_add(symbols, from, n, cw_hash_cell(key, cur.payload).lo, 1);
+    }
+    return CW_OK;
+}
+
+static bool among(const uint64_t *hashes, size_t n, uint64_t hash) {
+    size_t lo = 0, hi = n;
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
-        if (cw_bytes_cmp(f->areas[mid].key, key) < 0)
+        if (hashes[mid] < hash)
             lo = mid + 1;
         else
             hi = mid;
     }
-    return lo;
+    return lo < n && hashes[lo] == hash;
 }
 
-static bool has_key(const struct cw_fragment *f, struct cw_bytes key) {
-    size_t i = lower(f, key);
-    return i < f->n && cw_bytes_eq(f->areas[i].key, key);
-}
-
-/* Takes off the cells at the keys of `f`, but those that `less` has too. */
-static void take_off(struct cw_range *sum, const struct cw_tree *tree, struct cw_bytes lo,
-                     const struct cw_bytes *hi, const struct cw_fragment *f,
-                     const struct cw_fragment *less) {
-    for (size_t i = lower(f, lo); i < f->n; i++) {
-        struct cw_bytes key = f->areas[i].key, payload;
-        if (hi && cw_bytes_cmp(key, *hi) >= 0)
-            return;
-        if ((less && has_key(less, key)) || !cw_tree_get(tree, key, &payload))
-            continue;
-        sum->hash = cw_hash_sub(sum->hash, cw_hash_cell(key, payload));
-        sum->count--;
-    }
-}
-
-struct cw_range cw_doc_sum(const struct cw_doc *doc, struct cw_bytes lo, const struct cw_bytes *hi,
-                           const struct cw_fragment *a, const struct cw_fragment *b) {
+enum cw_err cw_doc_keys_of(const struct cw_doc *doc, const uint64_t *hashes, size_t n,
+                           void (*found)(void *ctx, struct cw_bytes key), void *ctx) {
     const struct cw_tree *tree = cw_doc_tree(doc);
+    struct cw_cursor cur;
     if (!tree)
-        return (struct cw_range){{0, 0}, 0};
-    struct cw_range sum = cw_tree_range(tree, lo, hi);
-    take_off(&sum, tree, lo, hi, a, NULL);
-    take_off(&sum, tree, lo, hi, b, a);
-    return sum;
+        return CW_ENOMEM;
+    for (bool left = cw_cursor_seek(&cur, tree, cw_bytes("", 0)); left;
+         left = cw_cursor_next(&cur)) {
+        struct cw_bytes key = cw_cursor_key(&cur);
+        if (among(hashes, n, cw_hash_cell(key, cur.payload).lo))
+            found(ctx, key);
+    }
+    return CW_OK;
 }

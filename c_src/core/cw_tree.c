@@ -158,15 +158,3 @@ struct cw_range cw_tree_range(const struct cw_tree *tree, struct cw_bytes lo,
         b = cw_bytes_cmp(*hi, lo) > 0 ? below(tree->root, *hi) : a;
     return (struct cw_range){cw_hash_sub(b.hash, a.hash), b.count - a.count};
 }
-
-size_t cw_tree_nth(const struct cw_tree *tree, uint64_t i, uint8_t *key) {
-    const struct cw_node *nd = tree->root;
-    while (nd->height) {
-        struct cw_node *const *child = cw_node_children(nd);
-        while (i >= (*child)->count)
-            i -= (*child++)->count;
-        nd = *child;
-    }
-    cw_node_key(nd, (uint32_t)i, key);
-    return cw_node_key_len(nd, (uint32_t)i);
-}

@@ -113,10 +113,6 @@ struct cw_range {
 struct cw_range cw_tree_range(const struct cw_tree *tree, struct cw_bytes lo,
                               const struct cw_bytes *hi);
 
-/* Writes the key of the cell with `i` cells before it (i < count) to `key`, which has room for
- * CW_KEY_MAX; returns its length. O(log n). */
-size_t cw_tree_nth(const struct cw_tree *tree, uint64_t i, uint8_t *key);
-
 /* ---- comparing two versions, of any forests ---- */
 
 /* Called in key order for each key whose payload differs or that only one side has (the other

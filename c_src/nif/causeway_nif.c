@@ -11,6 +11,7 @@
 #include "nif_reconcile.h"
 #include "nif_term.h"
 #include "pg_codec.h"
+#include "pg_wal.h"
 
 /* Nodes that the drop of a handle frees at once; more go to the reaper. */
 #define RELEASE_NODES 256
@@ -200,13 +201,14 @@ static ErlNifFunc calls[] = {
     {"clock_from_list", 1, nif_clock_from_list, 0},
     {"hlc_tick", 2, nif_hlc_tick, 0},
     {"doc_news", 4, nif_doc_news, ERL_NIF_DIRTY_JOB_CPU_BOUND},
-    {"doc_sums", 4, nif_doc_sums, ERL_NIF_DIRTY_JOB_CPU_BOUND},
-    {"doc_split", 4, nif_doc_split, ERL_NIF_DIRTY_JOB_CPU_BOUND},
-    {"doc_keys", 3, nif_doc_keys, ERL_NIF_DIRTY_JOB_CPU_BOUND},
+    {"doc_symbols", 5, nif_doc_symbols, ERL_NIF_DIRTY_JOB_CPU_BOUND},
+    {"symbols_peel", 2, nif_symbols_peel, ERL_NIF_DIRTY_JOB_CPU_BOUND},
+    {"doc_find", 2, nif_doc_find, ERL_NIF_DIRTY_JOB_CPU_BOUND},
     {"pg_codec_compile", 3, nif_pg_codec_compile, 0},
     {"pg_encode", 2, nif_pg_encode, 0},
     {"pg_encode_rows", 2, nif_pg_encode_rows, 0},
     {"pg_decode_rows", 4, nif_pg_decode_rows, 0},
+    {"pg_wal_decode", 6, nif_pg_wal_decode, 0},
     {"file_lock", 1, nif_file_lock, ERL_NIF_DIRTY_JOB_IO_BOUND},
 };
 

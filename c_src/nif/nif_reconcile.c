@@ -1,8 +1,11 @@
 #include "nif_reconcile.h"
 
+#include <string.h>
+
 #include "../core/cw_arena.h"
 #include "../core/cw_clock.h"
 #include "../core/cw_reconcile.h"
+#include "../core/cw_sort.h"
 
 /* ---- news ---- */
 
@@ -48,118 +51,156 @@ ERL_NIF_TERM nif_doc_news(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     return term;
 }
 
-/* ---- ranges ---- */
+/* ---- sketches: binaries of symbols, each sum u64 | check u32 | count i32 ---- */
 
-/* {Lo, Hi}: binaries, or nil for no end. */
-struct range {
-    struct cw_bytes lo;
-    struct cw_bytes hi;
-    bool open;
-};
+#define SYMBOL 16
+#define MOST (1u << 20)   /* symbols a call */
+#define LAST (1ull << 40) /* where they may begin */
 
-static bool get_bounds(ErlNifEnv *env, ERL_NIF_TERM lo, ERL_NIF_TERM hi, struct range *r) {
-    r->hi = cw_bytes(NULL, 0);
-    r->open = hi == ATOM(env, nil);
-    return nif_get_bytes(env, lo, &r->lo) && (r->open || nif_get_bytes(env, hi, &r->hi));
+/* Zeroed; to be freed with cw_free. */
+static void *array(size_t n, size_t size) {
+    void *p = cw_alloc(&nif_mem, n ? n * size : 1);
+    return p ? memset(p, 0, n * size) : NULL;
 }
 
-static const struct cw_bytes *end_of(const struct range *r) {
-    return r->open ? NULL : &r->hi;
-}
-
-static ERL_NIF_TERM make_sum(ErlNifEnv *env, struct cw_range sum) {
-    uint8_t be[16];
-    cw_store64be(be, sum.hash.hi);
-    cw_store64be(be + 8, sum.hash.lo);
-    return enif_make_tuple2(env, nif_make_binary(env, cw_bytes(be, 16)),
-                            enif_make_uint64(env, sum.count));
-}
-
-/* False for what is no list of ranges. */
-static bool sum_all(ErlNifEnv *env, const struct cw_doc *doc, ERL_NIF_TERM list,
-                    const struct cw_fragment *a, const struct cw_fragment *b, ERL_NIF_TERM *sums) {
-    ERL_NIF_TERM head, reversed = enif_make_list(env, 0);
-    const ERL_NIF_TERM *pair;
-    struct range r;
-    int n;
-    while (enif_get_list_cell(env, list, &head, &list)) {
-        if (!enif_get_tuple(env, head, &n, &pair) || n != 2 ||
-            !get_bounds(env, pair[0], pair[1], &r))
-            return false;
-        reversed = enif_make_list_cell(env, make_sum(env, cw_doc_sum(doc, r.lo, end_of(&r), a, b)),
-                                       reversed);
+/* A binary of symbols in memory to be freed; NULL with `err` set. */
+static struct cw_symbol *get_symbols(struct cw_bytes bytes, size_t *n, enum cw_err *err) {
+    *n = bytes.n / SYMBOL;
+    struct cw_symbol *symbols = bytes.n % SYMBOL ? NULL : array(*n, sizeof *symbols);
+    *err = symbols ? CW_OK : bytes.n % SYMBOL ? CW_EMALFORMED : CW_ENOMEM;
+    for (size_t i = 0; symbols && i < *n; i++) {
+        const uint8_t *p = bytes.p + i * SYMBOL;
+        symbols[i].sum = cw_load64be(p);
+        uint64_t rest = cw_load64be(p + 8);
+        symbols[i].check = (uint32_t)(rest >> 32);
+        symbols[i].count = (int32_t)(uint32_t)rest;
     }
-    return enif_make_reverse_list(env, reversed, sums);
+    return symbols;
 }
 
-/* (Doc, Ranges, KeysA, KeysB): two fragments whose keys do not count. */
-ERL_NIF_TERM nif_doc_sums(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+static ERL_NIF_TERM make_symbols(ErlNifEnv *env, const struct cw_symbol *symbols, size_t n) {
+    ERL_NIF_TERM term;
+    uint8_t *p = enif_make_new_binary(env, n * SYMBOL, &term);
+    for (size_t i = 0; p && i < n; i++, p += SYMBOL) {
+        cw_store64be(p, symbols[i].sum);
+        cw_store64be(p + 8, (uint64_t)symbols[i].check << 32 | (uint32_t)symbols[i].count);
+    }
+    return p ? term : nif_error(env, CW_ENOMEM);
+}
+
+/* (Doc, KeysA, KeysB, From, N): symbols From to From + N - 1 of the cells that are at no key of the
+ * two fragments. */
+ERL_NIF_TERM nif_doc_symbols(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     const struct cw_doc *doc;
     struct cw_bytes bytes_a, bytes_b;
     struct cw_fragment a, b;
-    ERL_NIF_TERM sums;
+    ErlNifUInt64 from, n;
     (void)argc;
-    if (!nif_get_doc(env, argv[0], &doc) || !nif_get_bytes(env, argv[2], &bytes_a) ||
-        !nif_get_bytes(env, argv[3], &bytes_b))
+    if (!nif_get_doc(env, argv[0], &doc) || !nif_get_bytes(env, argv[1], &bytes_a) ||
+        !nif_get_bytes(env, argv[2], &bytes_b) || !enif_get_uint64(env, argv[3], &from) ||
+        !enif_get_uint64(env, argv[4], &n) || n > MOST || from > LAST)
         return enif_make_badarg(env);
+    struct cw_symbol *symbols = array(n, sizeof *symbols);
+    if (!symbols)
+        return nif_error(env, CW_ENOMEM);
     enum cw_err err = cw_fragment_read(&a, &nif_mem, SIZE_MAX, bytes_a);
+    if (!err) {
+        err = cw_fragment_read(&b, &nif_mem, SIZE_MAX, bytes_b);
+        if (!err) {
+            err = cw_doc_symbols(doc, &a, &b, from, n, symbols);
+            cw_fragment_free(&b);
+        }
+        cw_fragment_free(&a);
+    }
+    ERL_NIF_TERM term = err ? nif_error(env, err) : make_symbols(env, symbols, n);
+    cw_free(&nif_mem, symbols);
+    return term;
+}
+
+static ERL_NIF_TERM peel(ErlNifEnv *env, struct cw_symbol *theirs, size_t n) {
+    ERL_NIF_TERM term;
+    size_t plus;
+    uint64_t estimate = cw_sketch_estimate(theirs, n);
+    uint64_t *items = array(n, sizeof *items);
+    if (!items)
+        return nif_error(env, CW_ENOMEM);
+    if (cw_sketch_peel(theirs, n, items, &plus)) {
+        uint8_t *p = enif_make_new_binary(env, plus * 8, &term);
+        for (size_t i = 0; p && i < plus; i++)
+            cw_store64be(p + i * 8, items[i]);
+        if (!p)
+            term = nif_error(env, CW_ENOMEM);
+    } else {
+        term = enif_make_uint64(env, estimate);
+    }
+    cw_free(&nif_mem, items);
+    return term;
+}
+
+/* (Theirs, Ours): the first symbols of both. The items that only they have, 8 bytes each; or an
+ * estimate of how many there are on either side, when so few symbols do not tell which. */
+ERL_NIF_TERM nif_symbols_peel(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    struct cw_bytes bytes_t, bytes_o;
+    size_t n, m;
+    enum cw_err err;
+    (void)argc;
+    if (!nif_get_bytes(env, argv[0], &bytes_t) || !nif_get_bytes(env, argv[1], &bytes_o))
+        return enif_make_badarg(env);
+    struct cw_symbol *theirs = get_symbols(bytes_t, &n, &err), *ours = NULL;
+    if (theirs)
+        ours = get_symbols(bytes_o, &m, &err);
+    if (ours && n != m)
+        err = CW_EMALFORMED;
+    ERL_NIF_TERM term;
+    if (err) {
+        term = nif_error(env, err);
+    } else {
+        cw_sketch_subtract(theirs, ours, n);
+        term = peel(env, theirs, n);
+    }
+    cw_free(&nif_mem, theirs);
+    cw_free(&nif_mem, ours);
+    return term;
+}
+
+/* ---- keys by hashes ---- */
+
+static int compare(const void *ctx, const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    (void)ctx;
+    return (x > y) - (x < y);
+}
+
+struct found {
+    ErlNifEnv *env;
+    ERL_NIF_TERM reversed;
+};
+
+static void add_found(void *ctx, struct cw_bytes key) {
+    struct found *f = ctx;
+    f->reversed = enif_make_list_cell(f->env, nif_make_binary(f->env, key), f->reversed);
+}
+
+/* (Doc, Hashes): the keys, sorted, of the cells with these hashes, 8 bytes each. */
+ERL_NIF_TERM nif_doc_find(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    const struct cw_doc *doc;
+    struct cw_bytes bytes;
+    struct found found = {env, enif_make_list(env, 0)};
+    ERL_NIF_TERM keys;
+    (void)argc;
+    if (!nif_get_doc(env, argv[0], &doc) || !nif_get_bytes(env, argv[1], &bytes))
+        return enif_make_badarg(env);
+    size_t n = bytes.n / 8;
+    uint64_t *hashes = array(n, sizeof *hashes);
+    if (!hashes)
+        return nif_error(env, CW_ENOMEM);
+    for (size_t i = 0; i < n; i++)
+        hashes[i] = cw_load64be(bytes.p + i * 8);
+    cw_sort(hashes, n, sizeof *hashes, compare, NULL);
+    enum cw_err err = cw_doc_keys_of(doc, hashes, n, add_found, &found);
+    cw_free(&nif_mem, hashes);
     if (err)
         return nif_error(env, err);
-    err = cw_fragment_read(&b, &nif_mem, SIZE_MAX, bytes_b);
-    if (!err) {
-        if (!sum_all(env, doc, argv[1], &a, &b, &sums))
-            err = CW_EMALFORMED;
-        cw_fragment_free(&b);
-    }
-    cw_fragment_free(&a);
-    return err ? nif_error(env, err) : sums;
-}
-
-/* (Doc, Lo, Hi, Parts): the keys at which parts of the range with about equally many cells begin,
- * but the first. */
-ERL_NIF_TERM nif_doc_split(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
-    const struct cw_doc *doc;
-    struct range r;
-    unsigned parts;
-    uint8_t key[CW_KEY_MAX];
-    (void)argc;
-    if (!nif_get_doc(env, argv[0], &doc) || !get_bounds(env, argv[1], argv[2], &r) ||
-        !enif_get_uint(env, argv[3], &parts) || parts == 0)
-        return enif_make_badarg(env);
-    const struct cw_tree *tree = cw_doc_tree(doc);
-    if (!tree)
-        return nif_error(env, CW_ENOMEM);
-    uint64_t before = cw_tree_range(tree, cw_bytes("", 0), &r.lo).count;
-    uint64_t count = cw_tree_range(tree, r.lo, end_of(&r)).count;
-    ERL_NIF_TERM list = enif_make_list(env, 0);
-    for (uint64_t i = count < parts ? count : parts; i > 1; i--) {
-        uint64_t at = (i - 1) * count / (count < parts ? count : parts);
-        size_t n = cw_tree_nth(tree, before + at, key);
-        list = enif_make_list_cell(env, nif_make_binary(env, cw_bytes(key, n)), list);
-    }
-    return list;
-}
-
-/* (Doc, Lo, Hi): the keys in the range, each with 8 bytes of its cell's hash. */
-ERL_NIF_TERM nif_doc_keys(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
-    const struct cw_doc *doc;
-    struct range r;
-    struct cw_cursor cur;
-    (void)argc;
-    if (!nif_get_doc(env, argv[0], &doc) || !get_bounds(env, argv[1], argv[2], &r))
-        return enif_make_badarg(env);
-    const struct cw_tree *tree = cw_doc_tree(doc);
-    if (!tree)
-        return nif_error(env, CW_ENOMEM);
-    ERL_NIF_TERM list = enif_make_list(env, 0), keys;
-    bool more = cw_cursor_seek(&cur, tree, r.lo);
-    for (; more && (r.open || cw_bytes_cmp(cw_cursor_key(&cur), r.hi) < 0);
-         more = cw_cursor_next(&cur)) {
-        struct cw_bytes key = cw_cursor_key(&cur);
-        ERL_NIF_TERM hash = enif_make_uint64(env, cw_hash_cell(key, cur.payload).lo);
-        list =
-            enif_make_list_cell(env, enif_make_tuple2(env, nif_make_binary(env, key), hash), list);
-    }
-    enif_make_reverse_list(env, list, &keys);
+    enif_make_reverse_list(env, found.reversed, &keys);
     return keys;
 }

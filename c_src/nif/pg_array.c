@@ -174,12 +174,15 @@ bool pg_put_array(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM 
     return true;
 }
 
-/* int2vector and oidvector: one dimension, always, that begins at 0, and no nulls. */
+/* int2vector and oidvector: one dimension, always, that begins at 0, and no nulls. An empty one has
+ * no binary form that the server would take. */
 bool pg_put_vector(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM term) {
     ERL_NIF_TERM head, list = term;
     unsigned n;
     if (!enif_get_list_length(e->env, term, &n))
         return PG_REFUSE(e, node, wrong, term);
+    if (!n)
+        return PG_REFUSE(e, node, unsupported, term);
     if (!pg_put32(e, 1) || !pg_put32(e, 0) || !pg_put32(e, node->sub->oid) || !pg_put32(e, n) ||
         !pg_put32(e, 0))
         return false;

@@ -48,7 +48,19 @@ defmodule Causeway.Store do
 
   use Supervisor
   alias Causeway.{Clock, Doc}
-  alias Causeway.Store.{Committer, Error, Gate, Link, Options, Publisher, Rights, Runtime}
+
+  alias Causeway.Store.{
+    Committer,
+    Error,
+    Gate,
+    Link,
+    LogWriter,
+    Options,
+    Publisher,
+    Rights,
+    Runtime
+  }
+
   alias Causeway.Store.Transaction
 
   @type address :: {bucket :: term(), key :: term()} | nonempty_list(term())
@@ -81,6 +93,7 @@ defmodule Causeway.Store do
     rt = Runtime.new(opts)
 
     children = [
+      {LogWriter, rt},
       {Committer, rt},
       {Publisher, rt},
       {DynamicSupervisor, name: Runtime.process(rt.name, Feeders)},
@@ -160,7 +173,7 @@ defmodule Causeway.Store do
 
     if Clock.contains?(Doc.clock(Runtime.doc(rt)), clock),
       do: :ok,
-      else: Committer.wait(rt, clock, timeout)
+      else: LogWriter.wait(rt, clock, timeout)
   end
 
   # ---- writing ----
@@ -252,7 +265,7 @@ defmodule Causeway.Store do
 
   @doc "Writes a checkpoint now, so that the next start is fast."
   @spec checkpoint(atom()) :: :ok | {:error, Error.t()}
-  def checkpoint(name), do: name |> Runtime.fetch!() |> Committer.checkpoint()
+  def checkpoint(name), do: name |> Runtime.fetch!() |> LogWriter.checkpoint()
 
   @doc "Replicates with a peer, a node or `{name, node}`, from now on."
   @spec connect(atom(), node() | {atom(), node()}) :: :ok
@@ -272,7 +285,7 @@ defmodule Causeway.Store do
   def info(name) do
     rt = Runtime.fetch!(name)
     doc = Runtime.doc(rt)
-    facts = Map.merge(Committer.info(rt), Map.take(Doc.info(doc), [:cells, :bytes]))
+    facts = Map.merge(LogWriter.info(rt), Map.take(Doc.info(doc), [:cells, :bytes]))
 
     Map.merge(facts, %{
       replica: rt.opts.replica,

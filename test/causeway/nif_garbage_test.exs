@@ -105,16 +105,13 @@ defmodule Causeway.NifGarbageTest do
   defp args(:doc_news, pool),
     do: [doc(pool), clock(pool), Enum.sort(list_of(below(5), fn -> key(pool) end)), chance(50)]
 
-  defp args(:doc_sums, pool),
-    do: [
-      doc(pool),
-      list_of(below(5), fn -> {key(pool), bound(pool)} end),
-      fragment(pool),
-      fragment(pool)
-    ]
+  defp args(:doc_symbols, pool),
+    do: [doc(pool), fragment(pool), fragment(pool), number(), one_of([0, 1, 40, number()])]
 
-  defp args(:doc_split, pool), do: [doc(pool), key(pool), bound(pool), below(20)]
-  defp args(:doc_keys, pool), do: [doc(pool), key(pool), bound(pool)]
+  defp args(:symbols_peel, pool),
+    do: [symbols(pool), if(chance(80), do: symbols(pool), else: garbage(pool))]
+
+  defp args(:doc_find, pool), do: [doc(pool), hashes(pool)]
   defp args(:doc_delta_between, pool), do: [doc(pool), doc(pool)]
   defp args(:doc_apply, pool), do: [doc(pool), fragment(pool)]
   defp args(:fragment_join, pool), do: [fragment(pool), fragment(pool)]
@@ -132,16 +129,26 @@ defmodule Causeway.NifGarbageTest do
 
   # Of a cell that is there, or nearly.
   defp key(pool) do
-    case :causeway_nif.doc_keys(doc(pool), "", nil) do
-      [_ | _] = keys ->
-        keys |> one_of() |> elem(0) |> then(&if(chance(80), do: &1, else: mutate(&1, pool)))
-
-      [] ->
-        ""
+    case :causeway_nif.doc_find(doc(pool), hashes(pool)) do
+      [_ | _] = keys -> keys |> one_of() |> then(&if(chance(80), do: &1, else: mutate(&1, pool)))
+      [] -> ""
     end
   end
 
-  defp bound(pool), do: if(chance(30), do: nil, else: key(pool))
+  defp symbols(pool, n \\ 50) do
+    ref = doc(pool)
+    none = :causeway_nif.doc_news(ref, :causeway_nif.doc_clock(ref), [], false)
+    symbols = :causeway_nif.doc_symbols(ref, none, none, 0, n)
+    if chance(70), do: symbols, else: mutate(symbols, pool)
+  end
+
+  # All that is in a document, when it is small.
+  defp hashes(pool) do
+    case :causeway_nif.symbols_peel(symbols(pool, 300), <<0::300*16*8>>) do
+      hashes when is_binary(hashes) -> hashes
+      _ -> ""
+    end
+  end
 
   defp fragment(pool),
     do: if(chance(50), do: one_of(pool.fragments), else: mutate(one_of(pool.fragments), pool))
@@ -350,11 +357,8 @@ defmodule Causeway.NifGarbageTest do
   defp result?(:hlc_tick, result), do: is_integer(result)
   defp result?(:doc_remembers, result), do: is_boolean(result)
 
-  defp result?(:doc_keys, result),
-    do: Enum.all?(result, &match?({<<_::binary>>, n} when n >= 0, &1))
-
-  defp result?(:doc_split, result), do: Enum.all?(result, &is_binary/1)
-  defp result?(:doc_sums, result), do: Enum.all?(result, &match?({<<_::128>>, _}, &1))
+  defp result?(:doc_find, result), do: Enum.all?(result, &is_binary/1)
+  defp result?(:symbols_peel, result), do: is_binary(result) or result >= 0
   defp result?(_, result), do: is_binary(result)
 
   defp keep(pool, _name, {:error, _}), do: pool

@@ -80,21 +80,21 @@ defmodule Causeway.StoreCase do
   @doc "Ends a store without a chance to do anything."
   def kill(name) do
     supervisor = Process.whereis(name)
-    committer = committer(name)
-    refs = for pid <- [supervisor, committer], do: Process.monitor(pid)
-    Process.exit(supervisor, :kill)
-    Process.exit(committer, :kill)
+    pids = [supervisor, log_writer(name), committer(name)]
+    refs = for pid <- pids, do: Process.monitor(pid)
+    for pid <- pids, do: Process.exit(pid, :kill)
     for ref <- refs, do: receive(do: ({:DOWN, ^ref, _, _, _} -> :ok))
   end
 
-  @doc "Kills the committer, and waits for the next."
-  def crash(name) do
-    old = committer(name)
-    Process.exit(old, :kill)
-    eventually(fn -> committer(name) not in [old, nil] and is_map(Store.info(name)) end)
+  @doc "Kills the committer or the log writer, and waits for the next."
+  def crash(name, process \\ &log_writer/1) do
+    committer = committer(name)
+    Process.exit(process.(name), :kill)
+    eventually(fn -> committer(name) not in [committer, nil] and is_map(Store.info(name)) end)
   end
 
   def committer(name), do: name |> Runtime.process(Committer) |> Process.whereis()
+  def log_writer(name), do: name |> Runtime.process(LogWriter) |> Process.whereis()
 
   def eventually(fun, tries \\ 500) do
     ready =

@@ -161,6 +161,7 @@ defmodule Causeway.Store.Disk do
   defp decode_identity(<<"causeway store\n", format::16, crc::32, bytes::binary>>, path) do
     cond do
       format > @format -> {:error, %Error{reason: {:newer_format, path}}}
+      format < 1 -> corrupt(path, "format")
       :erlang.crc32(bytes) != crc -> corrupt(path, "checksum")
       true -> {:ok, :erlang.binary_to_term(bytes, [:safe])}
     end

@@ -9,7 +9,7 @@ defmodule Causeway.Store.Feeder do
 
   use GenServer, restart: :temporary
   alias Causeway.{Clock, Doc}
-  alias Causeway.Store.{Committer, Reconcile, Runtime}
+  alias Causeway.Store.{LogWriter, Reconcile, Runtime}
 
   @chunk 128 * 1024
   @window 16
@@ -106,7 +106,7 @@ defmodule Causeway.Store.Feeder do
   defp arm(%{armed: true} = state), do: state
 
   defp arm(state) do
-    Committer.arm(state.rt, state.version)
+    LogWriter.arm(state.rt, state.version)
     %{state | armed: true}
   end
 

@@ -5,7 +5,7 @@ defmodule Causeway.Store.Link do
 
   use GenServer, restart: :transient
   alias Causeway.{Clock, Doc}
-  alias Causeway.Store.{Committer, Events, Gate, Reconcile, Runtime}
+  alias Causeway.Store.{Committer, Events, Gate, LogWriter, Reconcile, Runtime}
 
   @retry 100
   @retry_most 5_000
@@ -64,7 +64,7 @@ defmodule Causeway.Store.Link do
   def handle_info({:feed, feeder, :last, chunk}, %{feeder: feeder} = state) do
     delta = IO.iodata_to_binary([state.parts | chunk])
 
-    case Committer.apply_delta(state.rt, delta, state.peer) do
+    case Committer.apply_delta(state.rt, delta) do
       {:ok, clock} ->
         send(feeder, {:ack, clock})
         bytes = state.bytes + byte_size(chunk)
@@ -155,7 +155,7 @@ defmodule Causeway.Store.Link do
   defp arm(%{armed: true} = state, _version), do: state
 
   defp arm(state, version) do
-    Committer.arm(state.rt, version)
+    LogWriter.arm(state.rt, version)
     %{state | armed: true}
   end
 

@@ -18,13 +18,13 @@ defmodule Causeway.Store.Publisher do
   defstruct [:rt, :last, :clock, :idle, history: :queue.new(), kept: 0, subscribers: %{}]
 
   def start_link(rt),
-    do: GenServer.start_link(__MODULE__, rt, name: Runtime.process(rt.name, Publisher))
+    do: GenServer.start_link(__MODULE__, rt, name: Runtime.process(rt, Publisher))
 
   def subscribe(rt, prefix, since),
-    do: GenServer.call(Runtime.process(rt.name, Publisher), {:subscribe, self(), prefix, since})
+    do: GenServer.call(Runtime.process(rt, Publisher), {:subscribe, self(), prefix, since})
 
   def unsubscribe(rt, ref),
-    do: GenServer.call(Runtime.process(rt.name, Publisher), {:unsubscribe, ref})
+    do: GenServer.call(Runtime.process(rt, Publisher), {:unsubscribe, ref})
 
   @impl true
   def init(rt) do

@@ -6,20 +6,21 @@ defmodule Causeway.Store.Reconcile do
   #     feeder                                        link
   #       {:begin, clock, its new keys}   ->
   #                                       <-   {:keys, its own new keys}
-  #       {:sums, ranges}                 ->
-  #                                       <-   {:sums, [{hash, count}]}       until no range is left to be split
-  #       {:list, ranges}                 ->
-  #                                       <-   {:lists, [[{key, hash}]]}
+  #       {:symbols, from, n}             ->
+  #                                       <-   {:symbols, of its other cells}      until they are enough
+  #       {:find, hashes}                 ->
+  #                                       <-   {:found, keys of cells that are not here}
   #
   # Then the feeder knows, and sends one delta: what is new, what differs, what is gone.
 
   alias Causeway.Clock
 
-  # Ranges with this many cells or fewer are listed, others split.
-  @leaf 32
-  @parts 16
+  # A few symbols say about how many are needed; as many at most as a call takes.
+  @few 32
+  @most 1_048_576
 
-  defstruct [:doc, :clock, :since, :keys, :theirs, :ranges, leaves: []]
+  # symbols: of both sides, so far
+  defstruct [:doc, :clock, :since, :keys, :theirs, symbols: {"", ""}]
 
   # ---- who asks ----
 
@@ -31,47 +32,32 @@ defmodule Causeway.Store.Reconcile do
   end
 
   @doc "Takes an answer: `{:ask, state, question}`, or `{:done, delta}`."
-  def answered(state, {:keys, theirs}), do: sums(%{state | theirs: theirs}, [{"", nil}])
+  def answered(state, {:keys, theirs}), do: ask_symbols(%{state | theirs: theirs}, @few)
 
-  def answered(state, {:sums, theirs}) do
-    ours = call(:doc_sums, [state.doc.ref, state.ranges, state.keys, state.theirs])
+  def answered(%{symbols: {theirs, ours}} = state, {:symbols, more}) do
+    from = count(ours)
+    theirs = theirs <> more
+    ours = ours <> symbols(state.doc, state.keys, state.theirs, from, count(theirs) - from)
 
-    {leaves, wide} =
-      [state.ranges, ours, theirs]
-      |> Enum.zip()
-      |> Enum.filter(fn {_, ours, theirs} -> ours != theirs end)
-      |> Enum.split_with(fn {_, {_, n}, {_, m}} -> n <= 1 or max(n, m) <= @leaf end)
-
-    leaves = for {range, _, _} <- leaves, do: range
-
-    sums(
-      %{state | leaves: leaves ++ state.leaves},
-      Enum.flat_map(wide, &split(state.doc, elem(&1, 0)))
-    )
+    case call(:symbols_peel, [theirs, ours]) do
+      "" -> {:done, delta(state, [])}
+      hashes when is_binary(hashes) -> {:ask, state, {:find, hashes}}
+      differing -> ask_symbols(%{state | symbols: {theirs, ours}}, enough(differing, count(ours)))
+    end
   end
 
-  def answered(state, {:lists, lists}) do
-    keys =
-      state.leaves |> Enum.zip(lists) |> Enum.flat_map(&differing(state.doc, &1)) |> Enum.sort()
+  def answered(state, {:found, keys}), do: {:done, delta(state, keys)}
 
-    {:done, delta(state, keys)}
+  defp ask_symbols(%{symbols: {theirs, _}} = state, in_all) do
+    have = count(theirs)
+    {:ask, state, {:symbols, have, min(in_all - have, @most)}}
   end
 
-  defp sums(%{leaves: []} = state, []), do: {:done, delta(state, [])}
-  defp sums(state, []), do: {:ask, state, {:list, state.leaves}}
-  defp sums(state, ranges), do: {:ask, %{state | ranges: ranges}, {:sums, ranges}}
+  # Some more than it takes for so many.
+  defp enough(differing, have), do: max(differing + div(differing, 2) + @few, have + div(have, 4))
 
-  defp split(doc, {lo, hi}) do
-    inner = call(:doc_split, [doc.ref, lo, hi, @parts])
-    Enum.zip([lo | inner], inner ++ [hi])
-  end
-
-  # What the other has and this one has not, or has otherwise. What only the other knows of stays there anyway.
-  defp differing(doc, {{lo, hi}, theirs}) do
-    ours = Map.new(call(:doc_keys, [doc.ref, lo, hi]))
-    for {key, hash} <- theirs, Map.get(ours, key) != hash, do: key
-  end
-
+  defp count(symbols), do: div(byte_size(symbols), 16)
+  defp symbols(doc, a, b, from, n), do: call(:doc_symbols, [doc.ref, a, b, from, n])
   defp delta(state, keys), do: call(:doc_news, [state.doc.ref, state.since.bytes, keys, true])
 
   # ---- who answers ----
@@ -84,13 +70,11 @@ defmodule Causeway.Store.Reconcile do
      {:keys, keys}}
   end
 
-  def answer(state, _doc, {:sums, ranges}) do
-    {state, {:sums, call(:doc_sums, [state.doc.ref, ranges, state.theirs, state.keys])}}
-  end
+  def answer(state, _doc, {:symbols, from, n}),
+    do: {state, {:symbols, symbols(state.doc, state.theirs, state.keys, from, n)}}
 
-  def answer(state, _doc, {:list, ranges}) do
-    {state, {:lists, for({lo, hi} <- ranges, do: call(:doc_keys, [state.doc.ref, lo, hi]))}}
-  end
+  def answer(state, _doc, {:find, hashes}),
+    do: {state, {:found, call(:doc_find, [state.doc.ref, hashes])}}
 
   defp call(fun, args) do
     case apply(:causeway_nif, fun, args) do

@@ -10,7 +10,7 @@ defmodule Causeway.Store.Rights do
 
   use GenServer
   alias Causeway.{Clock, Doc}
-  alias Causeway.Store.{Committer, Gate, Runtime}
+  alias Causeway.Store.{Committer, Gate, LogWriter, Runtime}
 
   @ask 1_000
   # How many intervals' spending to keep in stock, and how fast the average follows.
@@ -124,7 +124,7 @@ defmodule Causeway.Store.Rights do
         ask_richest(rt, path, need, until, poorer)
 
       {:ok, _given, clock} ->
-        _ = Committer.wait(rt, clock, max(left(until), 0))
+        _ = LogWriter.wait(rt, clock, max(left(until), 0))
         ask_all(rt, path, need, until)
 
       :error ->

@@ -6,7 +6,8 @@ defmodule Causeway.Store.Runtime do
   alias Causeway.Store.{Error, Events}
 
   # `flags`: 1: the publisher wants versions; 2: versions on their way to it; 3: some were left out
-  defstruct [:name, :table, :flags, :opts]
+  # `processes`: the names of those that every commit goes through
+  defstruct [:name, :table, :flags, :opts, :processes]
 
   @publish 1
   @queued 2
@@ -16,7 +17,16 @@ defmodule Causeway.Store.Runtime do
     Events.load()
     name = Keyword.fetch!(opts, :name)
     table = :ets.new(name, [:public, read_concurrency: true])
-    rt = %__MODULE__{name: name, table: table, flags: :atomics.new(3, []), opts: Map.new(opts)}
+    processes = Map.new([Committer, LogWriter, Publisher], &{&1, process(name, &1)})
+
+    rt = %__MODULE__{
+      name: name,
+      table: table,
+      flags: :atomics.new(3, []),
+      opts: Map.new(opts),
+      processes: processes
+    }
+
     :persistent_term.put({__MODULE__, name}, rt)
     rt
   end
@@ -35,7 +45,17 @@ defmodule Causeway.Store.Runtime do
     rt
   end
 
+  @doc "What the process for a task is called."
+  def process(%__MODULE__{processes: processes}, role), do: Map.fetch!(processes, role)
   def process(name, role) when is_atom(name), do: Module.concat([name, role])
+
+  @doc "Asks one of the store's processes."
+  def call(%__MODULE__{name: name} = rt, role, request, timeout) do
+    GenServer.call(process(rt, role), request, timeout)
+  catch
+    :exit, {reason, _} when reason in [:noproc, :normal, :shutdown] ->
+      {:error, %Error{reason: {:not_running, name}}}
+  end
 
   @doc "The current version: a document and its number."
   def current(%__MODULE__{table: table, name: name}) do

@@ -6,7 +6,7 @@ defmodule Causeway.Store.Transaction do
   """
 
   alias Causeway.{Doc, Store}
-  alias Causeway.Store.{Committer, Error, Options, Rights, Runtime}
+  alias Causeway.Store.{Committer, Error, LogWriter, Options, Rights, Runtime}
 
   @enforce_keys [:store, :ref]
   defstruct [:store, :ref]
@@ -32,7 +32,7 @@ defmodule Causeway.Store.Transaction do
   defp await(rt, clock, timeout) do
     if Causeway.Clock.contains?(Doc.clock(Runtime.doc(rt)), clock),
       do: :ok,
-      else: Committer.wait(rt, clock, timeout)
+      else: LogWriter.wait(rt, clock, timeout)
   end
 
   @doc false

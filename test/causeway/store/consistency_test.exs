@@ -254,11 +254,12 @@ defmodule Causeway.Store.ConsistencyTest do
   # Its supervisor starts it again, as long as that does not happen too often.
   defp crash(name) do
     committer = Process.whereis(Module.concat(name, Committer))
-    if committer, do: Process.exit(committer, :kill)
-    back!(name, committer)
+    pid = Process.whereis(Module.concat(name, Enum.random([Committer, LogWriter])))
+    if pid, do: Process.exit(pid, :kill)
+    if committer, do: back!(name, committer)
   end
 
-  defp back!(name, old, tries \\ 500) do
+  defp back!(name, old, tries \\ 5_000) do
     gate = Process.whereis(Module.concat(name, Rights))
     now = Process.whereis(Module.concat(name, Committer))
 

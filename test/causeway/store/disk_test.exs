@@ -84,7 +84,7 @@ defmodule Causeway.Store.DiskTest do
     Enum.reduce(1..between(1, 3), world, fn _, world ->
       new = Doc.update(world.peer, {:add, ["peer", below(5)], below(100)})
       delta = Doc.delta(new, since: world.peer)
-      {:ok, _} = Committer.apply_delta(rt, delta, "tokyo")
+      {:ok, _} = Committer.apply_delta(rt, delta)
       %{world | peer: new, doc: Doc.apply_delta!(world.doc, delta)}
     end)
   end
@@ -766,15 +766,16 @@ defmodule Causeway.Store.DiskTest do
 
   # ---- processes that crash ----
 
-  test "the committer comes back with all that was committed", %{dir: dir} do
-    for opts <- [[fsync: :always], [fsync: :never], [dir: nil]] do
-      dir = Path.join(dir, "#{opts[:fsync]}")
+  test "the store comes back with all that was committed", %{dir: dir} do
+    for {process, i} <- Enum.with_index([&committer/1, &log_writer/1]),
+        opts <- [[fsync: :always], [fsync: :never], [dir: nil]] do
+      dir = Path.join(dir, "#{i}-#{opts[:fsync]}")
       store = open!(dir, opts)
       actor = Store.info(store).actor
 
       for n <- 1..3 do
         hash = List.last(fill(store, (10 * n)..(10 * n + 3)))
-        crash(store)
+        crash(store, process)
         assert Store.hash(store) == hash
         assert Store.info(store).actor == actor
       end
@@ -788,16 +789,16 @@ defmodule Causeway.Store.DiskTest do
     end
   end
 
-  test "a log that can neither be written to nor mended ends the committer, not the store", %{
+  test "a log that can neither be written to nor mended ends the log writer, not the store", %{
     dir: dir
   } do
     store = open!(dir)
     [hash] = fill(store, 1..1)
     {:ok, closed} = :file.open(hd(logs(dir)), [:raw, :read])
-    :sys.replace_state(committer(store), &put_in(&1.log.fd, closed))
-    old = committer(store)
+    :sys.replace_state(log_writer(store), &put_in(&1.log.fd, closed))
+    old = log_writer(store)
     assert catch_exit(Store.update(store, {:put, {"a", 2}, 2}))
-    eventually(fn -> committer(store) not in [nil, old] and is_map(Store.info(store)) end)
+    eventually(fn -> log_writer(store) not in [nil, old] and is_map(Store.info(store)) end)
     assert Store.hash(store) == hash
     fill(store, 2..2)
     stop(store)
@@ -833,7 +834,7 @@ defmodule Causeway.Store.DiskTest do
     filler = Path.join(dir, "filler")
     File.write!(filler, :binary.copy("x", 400_000))
     store = open!(dir, fsync: :always)
-    committer = committer(store)
+    processes = {log_writer(store), committer(store)}
     {n, error} = until_full(store, 1)
     assert {:disk, _, _, :enospc} = error.reason
     assert Exception.message(error) =~ "make room"
@@ -845,7 +846,7 @@ defmodule Causeway.Store.DiskTest do
     assert {:error, %Error{reason: {:disk, _, _, :enospc}}} = Store.checkpoint(store)
     assert {:error, _} = Store.update(store, blob(n))
     assert Store.hash(store) == hash
-    assert committer(store) == committer
+    assert {log_writer(store), committer(store)} == processes
 
     # So it starts not, or with all it has.
     kill(store)

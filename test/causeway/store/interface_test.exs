@@ -321,7 +321,7 @@ defmodule Causeway.Store.InterfaceTest do
       feeders = DynamicSupervisor.which_children(Module.concat(store, Feeders))
       assert length(feeders) == 1
       # One feeder and one link wait for the next version.
-      %{armed: armed} = :sys.get_state(Module.concat(store, Committer))
+      %{armed: armed} = :sys.get_state(Module.concat(store, LogWriter))
       assert armed |> Enum.filter(&Process.alive?/1) |> length() <= 2
     end
   end
