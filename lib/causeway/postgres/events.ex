@@ -44,6 +44,7 @@ defmodule Causeway.Postgres.Events do
   end
 
   defp told({:ok, %{num_rows: rows}}), do: %{result: :ok, rows: rows, error: nil}
+  defp told({:ok, _query, result}), do: told({:ok, result})
   defp told({:ok, _}), do: %{result: :ok, rows: 0, error: nil}
   defp told({:error, error}), do: %{result: :error, rows: 0, error: error}
 end

@@ -15,7 +15,7 @@ defmodule Causeway.Postgres.Statements do
   alias Causeway.Postgres.Types
 
   # No rows come of these, whatever follows.
-  @commands ~w(ABORT ALTER ANALYZE BEGIN CHECKPOINT CLUSTER COMMENT COMMIT CREATE DEALLOCATE DISCARD DO DROP END GRANT
+  @commands ~w(ABORT ALTER ANALYZE BEGIN CHECKPOINT CLUSTER COMMENT COMMIT COPY CREATE DEALLOCATE DISCARD DO DROP END GRANT
     LISTEN LOCK NOTIFY PREPARE REASSIGN REFRESH REINDEX RELEASE RESET REVOKE ROLLBACK SAVEPOINT SECURITY SET START
     TRUNCATE UNLISTEN VACUUM)
   @command_bytes 12
@@ -54,9 +54,12 @@ defmodule Causeway.Postgres.Statements do
   defp described(session, sql, params, timeout) do
     deadline = deadline(timeout)
 
-    with {:ok, query} <- describe(session, sql, nil, deadline) do
+    # What fails is not kept: named, it would be run in a pipeline, which COPY cannot be.
+    with {:ok, query} <- describe(session, sql, nil, deadline),
+         {:ok, result} <-
+           run(session, query, params, deadline, fn error, _ -> {:error, error} end) do
       Cache.keep(session, query)
-      run(session, query, params, deadline, fn error, _state -> {:error, error} end)
+      {:ok, result}
     end
   end
 
