@@ -38,7 +38,8 @@
     pg_codec_compile/3,
     pg_encode/2,
     pg_encode_rows/2,
-    pg_decode_rows/4
+    pg_decode_rows/4,
+    pg_wal_decode/6
 ]).
 
 -nifs([
@@ -76,7 +77,8 @@
     pg_codec_compile/3,
     pg_encode/2,
     pg_encode_rows/2,
-    pg_decode_rows/4
+    pg_decode_rows/4,
+    pg_wal_decode/6
 ]).
 
 -on_load(load/0).
@@ -270,3 +272,16 @@ pg_encode_rows(_Codec, _Rows) -> erlang:nif_error(not_loaded).
 
 -spec pg_decode_rows(pg_codec(), binary(), non_neg_integer(), [[term()]]) -> [[term()]] | error().
 pg_decode_rows(_Codec, _Bytes, _N, _Tail) -> erlang:nif_error(not_loaded).
+
+%% Transactions of the write-ahead log: what pg_wal.h says.
+
+-spec pg_wal_decode(pg_codec(), Session, Stream, binary(), pos_integer(), non_neg_integer()) ->
+    {done, [Block]}
+    | {more, [Block], pos_integer(), non_neg_integer()}
+    | {schema, [Block], Schema :: tuple(), pos_integer(), non_neg_integer()}
+    | {error, term()}
+when
+    Session :: #{non_neg_integer() => {pg_codec(), term(), tuple(), binary()}},
+    Stream :: Session,
+    Block :: tuple().
+pg_wal_decode(_Text, _Session, _Stream, _Frame, _Block, _Message) -> erlang:nif_error(not_loaded).

@@ -11,6 +11,7 @@
 #include "nif_reconcile.h"
 #include "nif_term.h"
 #include "pg_codec.h"
+#include "pg_wal.h"
 
 /* Nodes that the drop of a handle frees at once; more go to the reaper. */
 #define RELEASE_NODES 256
@@ -207,6 +208,7 @@ static ErlNifFunc calls[] = {
     {"pg_encode", 2, nif_pg_encode, 0},
     {"pg_encode_rows", 2, nif_pg_encode_rows, 0},
     {"pg_decode_rows", 4, nif_pg_decode_rows, 0},
+    {"pg_wal_decode", 6, nif_pg_wal_decode, 0},
     {"file_lock", 1, nif_file_lock, ERL_NIF_DIRTY_JOB_IO_BOUND},
 };
 

@@ -17,7 +17,9 @@
     X(increment) X(decrement) X(transfer) X(add) X(remove) X(enable) X(disable) X(reset) \
     X(delete) X(map) X(map_grow) X(set) X(set_grow) X(set_remove_wins) X(counter) \
     X(counter_bounded) X(register) X(register_multi) X(flag) X(flag_disable_wins) X(bad_op) \
-    X(bad_path) X(bad_term) X(bad_replica) X(bad_entry) X(unknown_atom)
+    X(bad_path) X(bad_term) X(bad_replica) X(bad_entry) X(unknown_atom) X(insert) \
+    X(update) X(relation) X(type) X(done) X(more) X(schema) X(unchanged_toast) \
+    X(unknown_relation) X(wrong_columns)
 /* clang-format on */
 
 struct nif_atoms {

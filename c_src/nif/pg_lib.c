@@ -76,7 +76,9 @@ static void fill_atoms(ErlNifEnv *env, struct pg_lib *lib) {
     PG_ATOMS(X)
     X(nil)
     X(true)
-    X(false) X(ok) X(error) X(NaN)
+    X(false)
+    X(ok)
+    X(error) X(NaN)
 #undef X
         lib->a_minus_inf = enif_make_atom(env, "-inf");
     lib->a_struct = enif_make_atom(env, "__struct__");

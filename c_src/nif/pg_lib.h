@@ -48,7 +48,13 @@
     X(PATH_, "Postgrex.Path", "Causeway.Postgres.Path", "points open") \
     X(POLYGON_, "Postgrex.Polygon", "Causeway.Postgres.Polygon", "vertices") \
     X(CIRCLE_, "Postgrex.Circle", "Causeway.Postgres.Circle", "center radius") \
-    X(LEXEME, "Postgrex.Lexeme", "Causeway.Postgres.Lexeme", "word positions")
+    X(LEXEME, "Postgrex.Lexeme", "Causeway.Postgres.Lexeme", "word positions") \
+    X(WAL_CHANGE, "Causeway.Postgres.WAL.Change", "Causeway.Postgres.WAL.Change", \
+      "op relation new old key") \
+    X(WAL_TRUNCATE, "Causeway.Postgres.WAL.Truncate", "Causeway.Postgres.WAL.Truncate", \
+      "relations cascade restart_identity") \
+    X(WAL_MESSAGE, "Causeway.Postgres.WAL.Message", "Causeway.Postgres.WAL.Message", \
+      "transactional lsn prefix content")
 
 #define PG_ATOMS(X) \
     X(copy) X(reference) X(postgrex) X(causeway) X(decimal) X(numeric) X(duration) X(inf) \

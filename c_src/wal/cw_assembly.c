@@ -285,17 +285,18 @@ enum cw_err cw_assembly_replay(struct cw_assembly *a) {
 /* ---- messages ---- */
 
 /* What of a message is delivered: without the xid, a relation with its arrival. `space` has room
- * for nine bytes. */
-static void cut(struct cw_assembly *a, struct cw_bytes s, bool streamed, uint8_t *space,
-                struct cw_bytes *head, struct cw_bytes *rest) {
-    size_t from = streamed ? 5 : 1;
-    space[0] = s.p[0];
-    *head = cw_bytes(space, 1);
-    *rest = cw_bytes(s.p + from, s.n - from);
+ * for what stands in front. */
+static void cut(struct cw_assembly *a, struct cw_bytes s, bool streamed,
+                uint8_t space[CW_ARRIVAL + 1], struct cw_bytes *head, struct cw_bytes *rest) {
+    size_t from = streamed ? 5 : 1, n = 0;
     if (s.p[0] == CW_PG_RELATION) {
+        space[0] = CW_FRAME_RELATION;
         cw_store64be(space + 1, ++a->arrival);
-        head->n = 9;
+        n = CW_ARRIVAL;
     }
+    space[n] = s.p[0];
+    *head = cw_bytes(space, n + 1);
+    *rest = cw_bytes(s.p + from, s.n - from);
 }
 
 /* A logical message that no transaction holds back: a block of its own. */
@@ -309,7 +310,7 @@ static enum cw_err take_single(struct cw_assembly *a, struct cw_bytes s, uint64_
 
 static enum cw_err take_content(struct cw_assembly *a, struct cw_bytes s,
                                 const struct cw_pg_message *m) {
-    uint8_t space[9];
+    uint8_t space[CW_ARRIVAL + 1];
     struct cw_bytes head, rest;
     if (a->state == START) {
         if (m->type == CW_PG_MESSAGE && !(m->as.logical.flags & CW_PG_TRANSACTIONAL))

@@ -43,26 +43,29 @@ static struct cw_bytes read_name(struct cw_reader *r) {
     return name;
 }
 
-static void skip_value(struct cw_reader *r) {
-    switch (cw_read_byte(r)) {
-    case CW_PG_NULL:
-    case CW_PG_UNCHANGED:
-        break;
-    case CW_PG_TEXT:
-    case CW_PG_BINARY:
-        cw_read_bytes(r, read_u32(r));
-        break;
-    default:
-        bad(r);
-    }
-}
-
+/* Most of the time that parsing takes is spent here, so the reader is used only to fail. */
 static struct cw_pg_tuple read_tuple(struct cw_reader *r) {
     struct cw_pg_tuple tuple = {read_u16(r), {r->p, 0}};
-    const uint8_t *from = r->p;
-    for (uint32_t i = 0; i < tuple.n && !r->err; i++)
-        skip_value(r);
-    tuple.bytes = cw_bytes(from, (size_t)(r->p - from));
+    const uint8_t *p = r->p, *end = r->end;
+    enum cw_err err = CW_OK;
+    for (uint32_t i = 0; i < tuple.n && !err; i++) {
+        if (p == end) {
+            err = CW_ETRUNCATED;
+        } else if (*p == CW_PG_TEXT || *p == CW_PG_BINARY) {
+            size_t left = (size_t)(end - p);
+            if (left < 5 || cw_load32be(p + 1) > left - 5)
+                err = CW_ETRUNCATED;
+            else
+                p += 5 + cw_load32be(p + 1);
+        } else {
+            err = *p == CW_PG_NULL || *p == CW_PG_UNCHANGED ? CW_OK : CW_EPROTOCOL;
+            p++;
+        }
+    }
+    tuple.bytes = cw_bytes(r->p, (size_t)(p - r->p));
+    r->p = p;
+    if (err)
+        cw_reader_fail(r, err);
     return tuple;
 }
 

@@ -9,9 +9,9 @@
  * All integers are big-endian; `size` counts what comes after it. A block is one transaction, or a
  * part of one: parts of a transaction come one after another, the first and the last are marked,
  * and only the last knows `end_lsn`. A message is as pgoutput sent it, but for two things. The xid
- * that it carries in a streamed block is taken out. And Relation has eight bytes after the first:
+ * that it carries in a streamed block is taken out. And Relation has nine bytes in front:
  *
- *     'R' arrival:64 oid:32 ...
+ *     'r' arrival:64 'R' oid:32 ...
  *
  * A streamed transaction is delivered when it commits, with relations as they were when its changes
  * were sent. Of two descriptions of a relation the one with the greater arrival is the server's
@@ -23,6 +23,8 @@
 #include "../core/cw_reader.h"
 
 #define CW_FRAME_TAG 'T'
+#define CW_FRAME_RELATION 'r'
+#define CW_ARRIVAL 9u /* bytes in front of a relation */
 
 enum cw_block_flags {
     CW_BLOCK_FIRST = 1,

@@ -201,9 +201,11 @@ static void put_expected(struct wal_world *w, struct cw_buf *text, const struct 
                          bool streamed) {
     struct cw_buf cut = text_new();
     size_t from = streamed && cw_pg_has_xid(m->p[0]) ? 5 : 1;
-    cw_buf_byte(&cut, m->p[0]);
-    if (m->p[0] == 'R')
+    if (m->p[0] == 'R') {
+        cw_buf_byte(&cut, CW_FRAME_RELATION);
         cw_buf_u64be(&cut, ++w->arrival);
+    }
+    cw_buf_byte(&cut, m->p[0]);
     cw_buf_put(&cut, m->p + from, m->n - from);
     put_hex(text, cw_buf_slice(&cut, 0));
     cw_buf_free(&cut);

@@ -3,12 +3,18 @@ defmodule Causeway.PostgresTLS do
   # A certificate authority of the tests' own, and certificates for a server on localhost and for a client.
 
   @doc """
-  Makes them in a folder: paths of the authority's certificate (`:ca`), of another authority's, which signed none
-  of these (`:other_ca`), and of certificate and key of the server and of the client, whose common name is `user`.
-  The server reads its key as an unprivileged user.
+  Makes them in a folder of their own, which the server's unprivileged user can reach: paths of the authority's
+  certificate (`:ca`), of another authority's, which signed none of these (`:other_ca`), and of certificate and key of
+  the server and of the client, whose common name is `user`.
   """
-  def make!(dir, user \\ "postgres") do
-    File.mkdir_p!(dir)
+  def make!(user \\ "postgres") do
+    dir =
+      Path.join(
+        System.tmp_dir!(),
+        "causeway-tls-#{System.pid()}-#{System.unique_integer([:positive])}"
+      )
+
+    File.mkdir!(dir)
     File.chmod!(dir, 0o755)
     path = &Path.join(dir, &1)
     for name <- ~w(ca other_ca), do: authority(path, name)
@@ -17,6 +23,7 @@ defmodule Causeway.PostgresTLS do
     if File.stat!(dir).uid == 0, do: File.chown!(path.("server.key"), 65_534)
 
     %{
+      dir: dir,
       ca: path.("ca.crt"),
       other_ca: path.("other_ca.crt"),
       server_cert: path.("server.crt"),
@@ -25,6 +32,8 @@ defmodule Causeway.PostgresTLS do
       client_key: path.("client.key")
     }
   end
+
+  def remove!(tls), do: File.rm_rf!(tls.dir)
 
   defp authority(path, name) do
     key(path, name)

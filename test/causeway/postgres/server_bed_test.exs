@@ -47,9 +47,9 @@ defmodule Causeway.Postgres.ServerBedTest do
     PostgresServer.psql!(standby, "insert into t values (2)")
   end
 
-  @tag :tmp_dir
-  test "TLS, passwords, and their lines in pg_hba.conf", %{tmp_dir: dir} do
-    tls = PostgresTLS.make!(dir)
+  test "TLS, passwords, and their lines in pg_hba.conf" do
+    tls = PostgresTLS.make!()
+    on_exit(fn -> PostgresTLS.remove!(tls) end)
 
     hba = [
       "host all guest 127.0.0.1/32 scram-sha-256",

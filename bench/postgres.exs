@@ -1,0 +1,195 @@
+# Causeway.Postgres beside Postgrex: the same statements over the same Unix socket, in turns, each a connection of its own.
+# Times are wall-clock, medians.
+
+Code.require_file("support/bench.ex", __DIR__)
+Code.require_file("support/pg_bench.ex", __DIR__)
+
+defmodule PostgresBench do
+  import Bench
+  alias Causeway.{Postgres, PostgresServer}
+
+  @nine """
+  select i::int4, 'customer ' || i, i * 1.5::float8, '2026-01-01'::timestamptz + i * '1 s'::interval, i % 2 = 0,
+         md5(i::text)::uuid, i::int8 * 1000003, repeat('x', 40), null::text
+  from generate_series(1, $1::int4) i
+  """
+  @numerics "select i * 1.01::numeric, i::numeric, i / 7.0::numeric from generate_series(1, $1::int4) i"
+
+  def run do
+    if server = PgBench.start() do
+      PostgresServer.psql!(server, "create table goods (id int8, name text, price float8)")
+      {:ok, ours} = Postgres.start_link(PgBench.options(server))
+      theirs = peer(Postgrex, fn -> elem(Postgrex.start_link(PgBench.options(server)), 1) end)
+      conns = {ours, theirs}
+      selects(conns)
+      inserts(conns)
+      million(ours)
+    end
+  end
+
+  # ---- select ----
+
+  defp selects(conns) do
+    select(conns, "select $1::int8, prepared", "select $1::int8", 42, 2_000)
+    select(conns, "100 rows x 9 columns", @nine, 100, 500)
+    select(conns, "10000 rows x 9 columns", @nine, 10_000, 10)
+    select(conns, "10000 rows x 3 numeric columns", @numerics, 10_000, 20)
+  end
+
+  defp select({ours, theirs}, name, sql, param, times) do
+    {:ok, own} = Postgres.prepare(ours, "", sql)
+    other = theirs && Postgrex.prepare!(theirs, "bench #{name}", sql)
+
+    if theirs do
+      {:ok, %{rows: a}} = Postgres.execute(ours, own, [param])
+      %{rows: ^a} = Postgrex.execute!(theirs, other, [param])
+    end
+
+    compare(name, times, fn -> {:ok, _} = Postgres.execute(ours, own, [param]) end, [
+      {"Postgrex", theirs && fn -> Postgrex.execute!(theirs, other, [param]) end}
+    ])
+  end
+
+  # ---- insert ----
+
+  @rows 1_000
+
+  defp inserts(conns) do
+    one_statement(conns)
+    copy(conns)
+    pipeline(conns)
+  end
+
+  defp rows, do: for(i <- 1..@rows, do: [i, "name #{i}", i * 1.5])
+
+  defp one_statement({ours, theirs}) do
+    places = for i <- 0..(@rows - 1), do: "($#{3 * i + 1}, $#{3 * i + 2}, $#{3 * i + 3})"
+    sql = "insert into goods values #{Enum.join(places, ", ")}"
+    params = Enum.concat(rows())
+    {:ok, own} = Postgres.prepare(ours, "", sql)
+    other = theirs && Postgrex.prepare!(theirs, "insert", sql)
+
+    compare(
+      "insert of #{@rows} rows, one statement",
+      20,
+      fn -> {:ok, _} = Postgres.execute(ours, own, params) end,
+      [
+        {"Postgrex", theirs && fn -> Postgrex.execute!(theirs, other, params) end}
+      ]
+    )
+  end
+
+  defp copy({ours, theirs}) do
+    sql = "copy goods from stdin"
+    lines = for [id, name, price] <- rows(), do: "#{id}\t#{name}\t#{price}\n"
+
+    compare(
+      "insert of #{@rows} rows, COPY",
+      20,
+      fn -> {:ok, _} = Postgres.copy_in(ours, sql, lines) end,
+      [
+        {"Postgrex",
+         theirs &&
+           fn ->
+             Postgrex.transaction(theirs, fn conn ->
+               Enum.into(lines, Postgrex.stream(conn, sql, []))
+             end)
+           end}
+      ]
+    )
+  end
+
+  # Postgrex has no pipeline: a statement at a time, in one transaction, as a pipeline is.
+  defp pipeline({ours, theirs}) do
+    sql = "insert into goods values ($1, $2, $3)"
+    {:ok, own} = Postgres.prepare(ours, "", sql)
+    other = theirs && Postgrex.prepare!(theirs, "insert one", sql)
+    statements = for row <- rows(), do: {own, row}
+
+    compare(
+      "insert of #{@rows} rows, pipeline",
+      10,
+      fn -> {:ok, _} = Postgres.pipeline(ours, statements) end,
+      [
+        {"Postgrex",
+         theirs &&
+           fn ->
+             Postgrex.transaction(theirs, fn conn ->
+               Enum.each(rows(), &Postgrex.execute!(conn, other, &1))
+             end)
+           end}
+      ]
+    )
+  end
+
+  # ---- stream ----
+
+  @million 1_000_000
+
+  defp million(ours) do
+    before = :erlang.memory(:total)
+    watcher = Task.async(fn -> watch(0) end)
+
+    seconds =
+      seconds(fn ->
+        stream = Postgres.stream(ours, @nine, [@million])
+        @million = Enum.reduce(stream, 0, &(length(&1.rows) + &2))
+      end)
+
+    send(watcher.pid, :stop)
+    peak = Task.await(watcher)
+    line("postgres", "#{@million} rows x 9 columns streamed", @million / seconds, "/s")
+
+    line(
+      "postgres",
+      "#{@million} rows streamed, memory of the VM",
+      (peak - before) / 1.0e6,
+      "MB more"
+    )
+
+    line("postgres", "#{@million} rows streamed, memory of the port", port_memory(), "MB, peak")
+  end
+
+  defp watch(peak) do
+    receive do
+      :stop -> peak
+    after
+      5 -> watch(max(peak, :erlang.memory(:total)))
+    end
+  end
+
+  # The highest resident set of any port program of this VM.
+  defp port_memory do
+    for("/proc/" <> _ = dir <- Path.wildcard("/proc/[0-9]*"), memory = hwm(dir), do: memory)
+    |> Enum.max(fn -> 0 end)
+  end
+
+  defp hwm(dir) do
+    with {:ok, status} <- File.read(Path.join(dir, "status")),
+         "Name:\tcauseway_port" <> _ <- status,
+         [_, kb] <- Regex.run(~r/VmHWM:\s+(\d+)/, status),
+         do: String.to_integer(kb) / 1000,
+         else: (_ -> nil)
+  end
+
+  # ---- measuring ----
+
+  # Microseconds a call, of rounds in which each has its turn.
+  defp compare(name, times, ours, peers) do
+    peers = for {peer, fun} <- peers, fun, do: {peer, fun}
+    funs = [ours | Enum.map(peers, &elem(&1, 1))]
+    rounds = if quick?(), do: 3, else: 15
+    for fun <- funs, do: each(fun, times)
+    turns = for _ <- 1..rounds, do: Enum.map(funs, &each(&1, times))
+    [own | others] = turns |> Enum.zip() |> Enum.map(&(&1 |> Tuple.to_list() |> median()))
+    peers = for {{peer, _}, us} <- Enum.zip(peers, others), do: {peer, us}
+    line("postgres", name, own, "us", peers)
+  end
+
+  defp each(fun, times) do
+    {us, _} = :timer.tc(fn -> for _ <- 1..times, do: fun.() end)
+    us / times
+  end
+end
+
+PostgresBench.run()
