@@ -21,7 +21,7 @@
 
 /* Of an error: who ended the statement. Of a failed connect and a closed connection: why. */
 #define PORT_REASONS(X) \
-    X(server) X(timeout) X(cancelled) X(lost) X(protocol) X(refused) X(spill) X(wal)
+    X(server) X(timeout) X(cancelled) X(lost) X(protocol) X(refused) X(options) X(spill) X(wal)
 
 /* The fields of an error or a notice, and libpq's letters for them. */
 #define PORT_FIELDS(X) \
