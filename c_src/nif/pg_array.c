@@ -97,14 +97,18 @@ static bool is_list(struct pg_encode *e, ERL_NIF_TERM term) {
 }
 
 /* Whether a list that is in a list is an element, not a dimension: some types have lists as their
- * values. */
+ * values. These have neither lists nor nil in them. */
 static bool is_element(struct pg_encode *e, const struct pg_node *sub, ERL_NIF_TERM list) {
-    ERL_NIF_TERM head, tail;
+    ERL_NIF_TERM head;
     if (sub->kind == PG_ARRAY)
         return true; /* of a domain over arrays */
     if (sub->kind != PG_TSVECTOR && sub->kind != PG_VECTOR)
         return false;
-    return !enif_get_list_cell(e->env, list, &head, &tail) || !is_list(e, head);
+    bool empty = enif_is_empty_list(e->env, list);
+    while (enif_get_list_cell(e->env, list, &head, &list))
+        if (head != e->lib->a_nil)
+            return !is_list(e, head);
+    return empty;
 }
 
 /* By the first element, its first one, and so on. */

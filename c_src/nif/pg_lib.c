@@ -74,13 +74,8 @@ bool pg_get_struct(ErlNifEnv *env, const struct pg_lib *lib, const struct pg_sha
 static void fill_atoms(ErlNifEnv *env, struct pg_lib *lib) {
 #define X(name) lib->a_##name = enif_make_atom(env, #name);
     PG_ATOMS(X)
-    X(nil)
-    X(true)
-    X(false)
-    X(ok)
-    X(error) X(NaN)
 #undef X
-        lib->a_minus_inf = enif_make_atom(env, "-inf");
+    lib->a_minus_inf = enif_make_atom(env, "-inf");
     lib->a_struct = enif_make_atom(env, "__struct__");
     lib->a_iso = enif_make_atom(env, "Elixir.Calendar.ISO");
     lib->a_causeway_json = enif_make_atom(env, "causeway_json");

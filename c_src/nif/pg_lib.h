@@ -57,7 +57,7 @@
       "transactional lsn prefix content")
 
 #define PG_ATOMS(X) \
-    X(copy) X(reference) X(postgrex) X(causeway) X(decimal) X(numeric) X(duration) X(inf) \
+    X(nil) X(true) X(false) X(ok) X(error) X(NaN) X(copy) X(reference) X(postgrex) X(causeway) X(decimal) X(numeric) X(duration) X(inf) \
     X(unbound) X(empty) X(anyarray) X(A) X(B) X(C) X(count) X(list) X(row) X(wrong) X(out_of_range) \
     X(bad_utf8) X(zero_byte) X(too_large) X(uneven) X(fields) X(not_utc) X(calendar) X(convert) \
     X(too_deep) X(unsupported) X(unknown_type) X(json)
@@ -92,11 +92,10 @@ struct pg_shape {
 
 struct pg_lib {
     ErlNifResourceType *codec_type;
-    ERL_NIF_TERM a_nil, a_true, a_false, a_ok, a_error;
 #define X(name) ERL_NIF_TERM a_##name;
     PG_ATOMS(X)
 #undef X
-    ERL_NIF_TERM a_NaN, a_minus_inf, a_struct, a_iso, a_causeway_json;
+    ERL_NIF_TERM a_minus_inf, a_struct, a_iso, a_causeway_json;
     ERL_NIF_TERM kinds[PG_KIND_COUNT];
     struct pg_shape shapes[PG_STRUCT_COUNT];
 };

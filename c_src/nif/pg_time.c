@@ -31,6 +31,10 @@ static int64_t floor_div(int64_t a, int64_t b) {
     return a / b - (a % b < 0);
 }
 
+static int64_t floor_rest(int64_t a, int64_t b) {
+    return a % b + (a % b < 0 ? b : 0);
+}
+
 static struct civil civil_of_days(int64_t days) {
     int64_t z = days + MARCH_TO_2000, cycle = floor_div(z, CYCLE_DAYS);
     int64_t in_cycle = z - cycle * CYCLE_DAYS;
@@ -169,7 +173,7 @@ enum cw_err pg_get_timetz(struct pg_decode *d, const struct pg_node *node, struc
     if (s.n != 12 || cw_load64be(s.p) > (uint64_t)DAY)
         return CW_EMALFORMED;
     int64_t us = (int64_t)cw_load64be(s.p) + (int32_t)pg_load32(s.p + 8) * SECOND;
-    *term = make_time(d, node, us - floor_div(us, DAY) * DAY);
+    *term = make_time(d, node, floor_rest(us, DAY));
     return CW_OK;
 }
 
@@ -200,9 +204,8 @@ static bool stamp_fields(struct pg_decode *d, const struct pg_node *node, int64_
         *infinite = us > 0 ? d->lib->a_inf : d->lib->a_minus_inf;
         return false;
     }
-    int64_t days = floor_div(us, DAY);
-    struct civil c = civil_of_days(days);
-    struct clock t = make_clock(d, node, us - days * DAY);
+    struct civil c = civil_of_days(floor_div(us, DAY));
+    struct clock t = make_clock(d, node, floor_rest(us, DAY));
     f[0] = d->lib->a_iso;
     f[1] = enif_make_int(d->env, c.day);
     f[2] = t.hour;

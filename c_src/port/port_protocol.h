@@ -20,7 +20,7 @@
 
 /* Of an error: who ended the statement. Of a failed connect and a closed connection: why. */
 #define PORT_REASONS(X) \
-    X(server) X(timeout) X(cancelled) X(lost) X(protocol) X(refused)
+    X(server) X(timeout) X(cancelled) X(lost) X(protocol) X(refused) X(options)
 
 /* The fields of an error or a notice, and libpq's letters for them. */
 #define PORT_FIELDS(X) \

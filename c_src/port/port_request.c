@@ -47,18 +47,16 @@ void port_next_pair(struct port_pairs *pairs, struct cw_bytes *key, struct cw_by
     *value = port_term_text(&pairs->rest);
 }
 
-bool port_read_connect(const struct port_request *request, struct cw_bytes *conninfo,
-                       struct port_pairs *pairs) {
+bool port_read_connect(const struct port_request *request, struct port_pairs *pairs) {
     struct port_term t = request->rest;
-    struct cw_bytes string = port_term_text(&t), key, value;
+    struct cw_bytes key, value;
     uint32_t n = port_term_list(&t);
     struct port_pairs all = {n, t}, walk = all;
     for (uint32_t i = 0; i < all.n; i++)
         port_next_pair(&walk, &key, &value);
     port_term_list_end(&walk.rest, all.n);
-    if (request->args != 2 || !port_term_done(&walk.rest))
+    if (request->args != 1 || !port_term_done(&walk.rest))
         return false;
-    *conninfo = string;
     *pairs = all;
     return true;
 }

@@ -27,16 +27,14 @@ struct port_request {
  * below, which are false when they are not. */
 bool port_request_read(struct cw_bytes frame, struct port_request *request);
 
-/* ---- connect: {connect, Conninfo, [{Key, Value}]} ---- */
+/* ---- connect: {connect, [{Key, Value}]} ---- */
 
 struct port_pairs {
     uint32_t n;
     struct port_term rest;
 };
 
-/* `conninfo` is empty, or a connection string or URI that the pairs complete. */
-bool port_read_connect(const struct port_request *request, struct cw_bytes *conninfo,
-                       struct port_pairs *pairs);
+bool port_read_connect(const struct port_request *request, struct port_pairs *pairs);
 
 /* To be called `n` times. */
 void port_next_pair(struct port_pairs *pairs, struct cw_bytes *key, struct cw_bytes *value);

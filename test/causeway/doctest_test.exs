@@ -4,6 +4,8 @@ defmodule Causeway.DoctestTest do
   doctest Causeway.Doc
   doctest Causeway.Clock
   doctest Causeway.HLC
+  doctest Causeway.Postgres.Numeric
+  doctest Causeway.Postgres.TextSyntax
 
   test "the README's example runs as it stands there" do
     [_, example] = Regex.run(~r/```elixir\n(.*?)```/s, File.read!("README.md"))

@@ -68,8 +68,8 @@ defmodule Causeway.Postgres.TextSyntax do
   @doc ~S"""
   Texts and nils, as many as are expected.
 
-      iex> Causeway.Postgres.TextSyntax.composite(~S((1,,"a ""b\""")), 3)
-      ["1", nil, "a \"b\""]
+      iex> Causeway.Postgres.TextSyntax.composite(~S|(1,,"a ""b"" c")|, 3)
+      ["1", nil, "a \"b\" c"]
   """
   def composite("()", 0), do: []
 
@@ -103,7 +103,7 @@ defmodule Causeway.Postgres.TextSyntax do
   @doc """
   Whether the lower bound is inclusive, the bounds, nil for none, and whether the upper one is inclusive.
 
-      iex> Causeway.Postgres.TextSyntax.range(~S([1,"2 3"\\)))
+      iex> Causeway.Postgres.TextSyntax.range(~S|[1,"2 3")|)
       {true, "1", "2 3", false}
       iex> Causeway.Postgres.TextSyntax.range("(,5]")
       {false, nil, "5", true}
