@@ -76,7 +76,8 @@ defmodule Causeway.WalCase do
     %{server: server, options: PostgresServer.options(server), database: "postgres"}
   end
 
-  defp drop_slots(server, database) do
+  @doc "Ends what uses the slots of a database, and drops them."
+  def drop_slots(server, database) do
     PostgresServer.psql!(server, """
     select pg_terminate_backend(active_pid) from pg_replication_slots
       where database = '#{database}' and active_pid is not null
