@@ -27,7 +27,6 @@ struct connect {
     const char **keys; /* ends with NULL, and has room for what start_attempt adds */
     const char **values;
     size_t n;
-    bool expand;   /* the first value is a connection string */
     char *strings; /* all the above point into it */
     size_t strings_n;
 
@@ -218,7 +217,7 @@ static void start_attempt(struct port *port, struct connect *c) {
     add(c, &n, "fallback_application_name", "causeway");
     c->keys[n] = c->values[n] = NULL;
     set_alarm(alarm_time(port));
-    port->conn = PQconnectStartParams(c->keys, c->values, c->expand);
+    port->conn = PQconnectStartParams(c->keys, c->values, 1);
     clear_alarm();
     port_free(name);
     port_free(addr);
@@ -253,12 +252,17 @@ static void connected(struct port *port) {
     port_job_end(port);
 }
 
+/* What libpq could not make sense of has left no parameters behind. */
+static const char *reason(const struct port *port) {
+    return PQdb(port->conn) ? "refused" : "options";
+}
+
 static void settle(struct port *port) {
     struct connect *c = port->work;
     if (c->poll == PGRES_POLLING_OK)
         connected(port);
     else if (c->poll == PGRES_POLLING_FAILED)
-        fail(port, "refused", PQerrorMessage(port->conn));
+        fail(port, reason(port), PQerrorMessage(port->conn));
     else
         note_host(port, c);
 }
@@ -333,16 +337,14 @@ static const char *take_string(struct connect *c, struct cw_bytes s) {
     return at;
 }
 
-static struct connect *make_connect(struct cw_bytes conninfo, struct port_pairs pairs) {
+static struct connect *make_connect(struct port_pairs pairs) {
     struct connect *c = port_alloc(sizeof *c);
-    *c = (struct connect){.expand = conninfo.n > 0, .host_deadline = PORT_NEVER};
+    *c = (struct connect){.host_deadline = PORT_NEVER};
     cw_buf_init(&c->dropped, &port_mem, NULL, 0);
-    size_t room = pairs.n + 1 + ADDED;
+    size_t room = pairs.n + ADDED;
     c->keys = port_alloc(room * sizeof *c->keys);
     c->values = port_alloc(room * sizeof *c->values);
-    c->strings = port_alloc(conninfo.n + 1 + (size_t)(pairs.rest.end - pairs.rest.p));
-    if (c->expand)
-        add(c, &c->n, "dbname", take_string(c, conninfo));
+    c->strings = port_alloc((size_t)(pairs.rest.end - pairs.rest.p));
     for (uint32_t i = 0; i < pairs.n; i++) {
         struct cw_bytes key, value;
         port_next_pair(&pairs, &key, &value);
@@ -353,11 +355,10 @@ static struct connect *make_connect(struct cw_bytes conninfo, struct port_pairs 
 }
 
 bool port_connect(struct port *port, const struct port_request *request) {
-    struct cw_bytes conninfo;
     struct port_pairs pairs;
-    if (!port_read_connect(request, &conninfo, &pairs))
+    if (!port_read_connect(request, &pairs))
         return false;
-    struct connect *c = make_connect(conninfo, pairs);
+    struct connect *c = make_connect(pairs);
     port_in_wipe(&port->in);
     port_job_start(port, &port_connect_job, c, request);
     start_attempt(port, c);

@@ -47,18 +47,16 @@ void port_next_pair(struct port_pairs *pairs, struct cw_bytes *key, struct cw_by
     *value = port_term_text(&pairs->rest);
 }
 
-bool port_read_connect(const struct port_request *request, struct cw_bytes *conninfo,
-                       struct port_pairs *pairs) {
+bool port_read_connect(const struct port_request *request, struct port_pairs *pairs) {
     struct port_term t = request->rest;
-    struct cw_bytes string = port_term_text(&t), key, value;
+    struct cw_bytes key, value;
     uint32_t n = port_term_list(&t);
     struct port_pairs all = {n, t}, walk = all;
     for (uint32_t i = 0; i < all.n; i++)
         port_next_pair(&walk, &key, &value);
     port_term_list_end(&walk.rest, all.n);
-    if (request->args != 2 || !port_term_done(&walk.rest))
+    if (request->args != 1 || !port_term_done(&walk.rest))
         return false;
-    *conninfo = string;
     *pairs = all;
     return true;
 }
@@ -212,6 +210,41 @@ bool port_read_copy_out(const struct port_request *request, struct cw_bytes *sql
         return false;
     *sql = s;
     *credit = n;
+    return true;
+}
+
+/* ---- replication ---- */
+
+static uint64_t read_lsn(struct port_term *t) {
+    struct cw_bytes s = port_term_binary(t);
+    if (s.n == 8)
+        return cw_load64be(s.p);
+    t->bad = true;
+    return 0;
+}
+
+bool port_read_confirm(const struct port_request *request, uint32_t *credit, uint64_t *lsn) {
+    struct port_term t = request->rest;
+    uint32_t bytes = port_term_uint(&t);
+    uint64_t position = read_lsn(&t);
+    if (request->args != 2 || !port_term_done(&t))
+        return false;
+    *credit = bytes;
+    *lsn = position;
+    return true;
+}
+
+bool port_read_replicate(const struct port_request *request, struct port_replicate *r) {
+    struct port_term t = request->rest;
+    struct port_replicate got = {.sql = port_term_text(&t)};
+    got.start = read_lsn(&t);
+    got.credit = port_term_uint(&t);
+    got.spool = port_term_uint(&t);
+    got.interval = port_term_uint(&t);
+    got.dir = port_term_text(&t);
+    if (request->args != 6 || !port_term_done(&t) || got.interval == 0)
+        return false;
+    *r = got;
     return true;
 }
 

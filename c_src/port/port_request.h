@@ -27,16 +27,14 @@ struct port_request {
  * below, which are false when they are not. */
 bool port_request_read(struct cw_bytes frame, struct port_request *request);
 
-/* ---- connect: {connect, Conninfo, [{Key, Value}]} ---- */
+/* ---- connect: {connect, [{Key, Value}]} ---- */
 
 struct port_pairs {
     uint32_t n;
     struct port_term rest;
 };
 
-/* `conninfo` is empty, or a connection string or URI that the pairs complete. */
-bool port_read_connect(const struct port_request *request, struct cw_bytes *conninfo,
-                       struct port_pairs *pairs);
+bool port_read_connect(const struct port_request *request, struct port_pairs *pairs);
 
 /* To be called `n` times. */
 void port_next_pair(struct port_pairs *pairs, struct cw_bytes *key, struct cw_bytes *value);
@@ -85,6 +83,20 @@ bool port_read_text(const struct port_request *request, struct cw_bytes *text);
 bool port_read_number(const struct port_request *request, uint32_t *n);
 /* {copy_out, Sql, Credit} */
 bool port_read_copy_out(const struct port_request *request, struct cw_bytes *sql, uint32_t *credit);
+/* {confirm, Credit, Lsn} */
+bool port_read_confirm(const struct port_request *request, uint32_t *credit, uint64_t *lsn);
+
+/* {replicate, Sql, Start, Credit, Spool, Interval, Dir}; positions are binaries of 64 bits. */
+struct port_replicate {
+    struct cw_bytes sql;
+    uint64_t start;
+    uint32_t credit;   /* bytes that may be sent before more is given */
+    uint32_t spool;    /* bytes of streamed transactions in memory */
+    uint32_t interval; /* ms between two words to the server */
+    struct cw_bytes dir;
+};
+bool port_read_replicate(const struct port_request *request, struct port_replicate *r);
+
 /* {cancel}, {copy_done}, {info} */
 bool port_read_nothing(const struct port_request *request);
 

@@ -18,4 +18,13 @@ defmodule Causeway.Postgres.Program do
          "Erlang's ei are (Debian: apt-get install libpq-dev erlang-dev), so install them and run `make build`"}
     end
   end
+
+  @doc "Ends a port program that does not end by itself."
+  @spec kill(pos_integer | nil) :: :ok
+  def kill(nil), do: :ok
+
+  def kill(os_pid) do
+    System.cmd("kill", ["-KILL", Integer.to_string(os_pid)], stderr_to_stdout: true)
+    :ok
+  end
 end

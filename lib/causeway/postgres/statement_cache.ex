@@ -1,0 +1,96 @@
+defmodule Causeway.Postgres.StatementCache do
+  @moduledoc false
+  # What is known of statements, by their SQL, in the connection's table, which its callers read and write by themselves.
+  # Of each there are two rows, as copying a large one out of the table costs more than all else:
+  #
+  #     {sql, used, hot}           what it takes to run it when all goes well; `used` is an atomic, the time of the last use
+  #     {{:query, sql}, query}     all of it
+  #
+  # `hot` is nil while the statement has no name on the server, or when its values need more than the C codec; otherwise
+  # {name, codec of parameters, their formats, codec of columns or nil, columns, the server's process}.
+
+  alias Causeway.Postgres.{Query, Session}
+
+  @type hot :: {binary, reference, binary, reference | nil, [binary] | nil, pos_integer}
+
+  @doc "Looks for a statement: how to run it at once, or that it is known, or nothing."
+  @spec find(Session.t(), binary) :: {:hot, hot} | :known | nil
+  def find(session, sql) do
+    case :ets.lookup(session.table, sql) do
+      [{_, used, hot}] ->
+        :atomics.put(used, 1, System.monotonic_time())
+        if hot, do: {:hot, hot}, else: :known
+
+      [] ->
+        nil
+    end
+  end
+
+  @doc "All that is known of a statement, or nil."
+  @spec query(Session.t(), binary) :: Query.t() | nil
+  def query(session, sql) do
+    case :ets.lookup(session.table, {:query, sql}) do
+      [{_, query}] -> query
+      [] -> nil
+    end
+  end
+
+  @doc "Keeps a statement, and lets go of those not used for longest when there are too many."
+  @spec keep(Session.t(), Query.t()) :: any
+  def keep(%{cache: 0} = session, query), do: close(session, [query.name])
+
+  def keep(session, query) do
+    used = :atomics.new(1, signed: true)
+    :atomics.put(used, 1, System.monotonic_time())
+
+    # One of another connection is worth nothing.
+    with {:ok, _, id} when id == query.connection_id <- Session.connection(session) do
+      old = query(session, query.statement)
+      :ets.insert(session.table, {{:query, query.statement}, query})
+      :ets.insert(session.table, {query.statement, used, hot(query)})
+      if old && old.name != query.name, do: close(session, [old.name])
+      if :ets.info(session.table, :size) > 2 * session.cache + 2, do: evict(session)
+    end
+  end
+
+  defp hot(%{name: name, params: params, result: result} = query) do
+    if is_binary(name) and params.json == nil and plain?(result) do
+      {name, params.ref, params.param_formats, result && result.ref, query.columns,
+       query.connection_id}
+    end
+  end
+
+  defp plain?(nil), do: true
+  defp plain?(codec), do: codec.json == nil and codec.result_format == 1
+
+  @doc "The same statement with other codecs."
+  def update(session, query) do
+    :ets.update_element(session.table, {:query, query.statement}, {2, query})
+    :ets.update_element(session.table, query.statement, {3, hot(query)})
+  end
+
+  @doc "Forgets a statement."
+  def forget(session, query) do
+    :ets.delete(session.table, query.statement)
+    :ets.delete(session.table, {:query, query.statement})
+    close(session, [query.name])
+  end
+
+  # An eighth at a time.
+  defp evict(session) do
+    all =
+      :ets.select(session.table, [{{:"$1", :"$2", :_}, [{:is_binary, :"$1"}], [{{:"$2", :"$1"}}]}])
+
+    oldest = Enum.sort_by(all, fn {used, _} -> :atomics.get(used, 1) end)
+
+    for {_, sql} <- Enum.take(oldest, div(length(all), 8) + 1),
+        query = query(session, sql),
+        do: forget(session, query)
+  end
+
+  @doc "Has the server forget statements, when there is time for it."
+  def close(session, names) do
+    names = Enum.filter(names, &is_binary/1)
+    if names != [], do: send(session.pid, {:causeway_close, names})
+  end
+end
