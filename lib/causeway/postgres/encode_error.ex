@@ -106,7 +106,10 @@ defmodule Causeway.Postgres.EncodeError do
   def expected(:literal), do: "a binary with the text, or a term that has one"
   def expected(:name), do: "a binary of up to 63 bytes"
   def expected(:char), do: "a binary of one byte"
-  def expected(kind) when kind in [:json, :jsonb], do: "a binary with the document"
+
+  def expected(kind) when kind in [:json, :jsonb],
+    do: "a binary with the document, as there is no JSON library here"
+
   def expected(:uuid), do: "a binary of 16 bytes"
   def expected(:bit), do: "a bitstring"
   def expected(:date), do: "a Date from -4713-11-24 to 5874897-12-31, :inf or :\"-inf\""
