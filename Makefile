@@ -61,8 +61,10 @@ TESTS := $(patsubst test/c/%.c,%,$(wildcard test/c/test_*.c))
 FUZZ := $(patsubst test/fuzz/fuzz_%.c,%,$(wildcard test/fuzz/fuzz_*.c))
 BENCHES := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
 
-OBJECTS := $(NIF_OBJECTS) $(call objects_of,c_src/core/*.c test/c/*.c test/fuzz/*.c bench/*.c)
-SOURCES := $(wildcard c_src/*/*.[ch] test/c/*.[ch] test/fuzz/*.[ch] bench/*.[ch])
+PRELOADS := $(patsubst test/preload/%.c,%,$(wildcard test/preload/*.c))
+
+OBJECTS := $(NIF_OBJECTS) $(call objects_of,c_src/core/*.c test/c/*.c test/fuzz/*.c test/preload/*.c bench/*.c)
+SOURCES := $(wildcard c_src/*/*.[ch] test/c/*.[ch] test/fuzz/*.[ch] test/preload/*.[ch] bench/*.[ch])
 
 # ---- what people type ----
 
@@ -154,6 +156,14 @@ c-test: $(TESTS:%=run/%)
 $(TESTS:%=run/%): run/%: $(BUILD)/bin/%
 	@$(RUN) $< || { echo "not ok $*"; exit 1; }
 
+# What test/support/preload.ex puts before the C library of a VM.
+$(PRELOADS:%=preload/%): preload/%: $(BUILD)/lib/%.so
+
+$(PRELOADS:%=$(BUILD)/lib/%.so): $(BUILD)/lib/%.so: $(BUILD)/test/preload/%.o
+	@mkdir -p $(@D)
+	@echo " LD  $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -shared -o $@ $< -ldl
+
 # The corpus and every past crash, through the fuzz targets as plain programs.
 fuzz-replay: $(FUZZ:%=replay/%)
 
@@ -225,4 +235,4 @@ check-elixir:
 FORCE:
 .PHONY: FORCE help demo test bench asan fuzz soak format check clean build objects clean-nif setup c-test \
   fuzz-replay fuzz-run fuzz-seeds fuzz-keep fuzz-merge asan-c asan-nif check-format check-c check-elixir \
-  $(TESTS:%=run/%) $(FUZZ:%=replay/%) $(FUZZ:%=fuzz/%) $(FUZZ:%=merge/%)
+  $(TESTS:%=run/%) $(PRELOADS:%=preload/%) $(FUZZ:%=replay/%) $(FUZZ:%=fuzz/%) $(FUZZ:%=merge/%)
