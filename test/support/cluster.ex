@@ -74,10 +74,15 @@ defmodule Causeway.Cluster do
 
   @doc false
   def start_unlinked(opts) do
-    with {:ok, pid} <- Causeway.Store.start_link(opts) do
-      Process.unlink(pid)
-      {:ok, pid}
-    end
+    {_, ref} =
+      spawn_monitor(fn ->
+        Process.flag(:trap_exit, true)
+        result = Causeway.Store.start_link(opts)
+        with {:ok, pid} <- result, do: Process.unlink(pid)
+        exit({:started, result})
+      end)
+
+    receive(do: ({:DOWN, ^ref, _, _, {:started, result}} -> result))
   end
 
   @doc "kill -9."
