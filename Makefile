@@ -96,7 +96,7 @@ format: ## format C and Elixir
 check: check-format check-c check-elixir ## formatting; compiler warnings as errors
 
 clean: ## remove what was built
-	rm -rf _build $(NIF) erl_crash.dump
+	rm -rf _build examples/*/_build $(NIF) erl_crash.dump
 
 # ---- building ----
 
