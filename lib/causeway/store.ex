@@ -51,6 +51,7 @@ defmodule Causeway.Store do
 
   alias Causeway.Store.{
     Committer,
+    Disconnected,
     Error,
     Gate,
     Link,
@@ -248,7 +249,7 @@ defmodule Causeway.Store do
   everything, `[bucket]`, or an address. Returns `{:ok, ref, snapshot}`: what is in the snapshot is not told again.
 
   With `:since`, the clock of an earlier event, it goes on after that one; where this replica does not remember
-  so far back, with a jump.
+  so far back, with a jump. It lasts until the caller or the store ends, or `unsubscribe/2`.
   """
   @spec subscribe(atom(), [] | [term()] | address(), since: Clock.t()) ::
           {:ok, reference(), Doc.t()}
@@ -268,18 +269,21 @@ defmodule Causeway.Store do
   def checkpoint(name), do: name |> Runtime.fetch!() |> LogWriter.checkpoint()
 
   @doc "Replicates with a peer, a node or `{name, node}`, from now on."
-  @spec connect(atom(), node() | {atom(), node()}) :: :ok
+  @spec connect(atom(), node() | {atom(), node()}) :: :ok | {:error, Error.t()}
   def connect(name, peer), do: name |> Runtime.running!() |> Gate.connect(Options.peer!(peer))
 
-  @doc "Takes nothing from a peer any more, and gives it nothing, until `connect/2`."
-  @spec disconnect(atom(), node() | {atom(), node()}) :: :ok
+  @doc """
+  Takes nothing from a peer any more, and gives it nothing, until `connect/2`. With `:dir`, that is so over restarts,
+  also when `:peers` has it. An `{:error, error}`, of the disk, has done nothing.
+  """
+  @spec disconnect(atom(), node() | {atom(), node()}) :: :ok | {:error, Error.t()}
   def disconnect(name, peer),
     do: name |> Runtime.running!() |> Gate.disconnect(Options.peer!(peer))
 
   @doc """
   What there is to know: `:replica` and `:actor`, `:cells` and `:bytes` in memory, `:clock`, `:version`, `:log` and
   `:checkpoint`; `:peers`, each with whether it is `:connected` or the `:reason` why not, its `:clock` when it was, and
-  the `:bytes` and `:deltas` that came from it.
+  the `:bytes` and `:deltas` that came from it; `:disconnected`, those that are by `disconnect/2`.
   """
   @spec info(atom()) :: map()
   def info(name) do
@@ -291,7 +295,8 @@ defmodule Causeway.Store do
       replica: rt.opts.replica,
       clock: Doc.clock(doc),
       dir: rt.opts[:dir],
-      peers: Link.infos(rt)
+      peers: Link.infos(rt),
+      disconnected: rt |> Disconnected.all() |> Enum.sort()
     })
   end
 

@@ -252,6 +252,30 @@ defmodule Causeway.Store.FaultTest do
     assert {added(node), store(node, :hash)} == {MapSet.new([1]), hash}
   end
 
+  # ---- whom it does not replicate with ----
+
+  for call <- ["write", "rename"] do
+    test "who is disconnected, #{call}: it is not, and the store says so", world do
+      node = start(world, peers: [:other@host])
+      break(world, [{unquote(call), "/DISCONNECTED"}])
+
+      assert {:error, %Error{reason: {:disk, "write", path, :eio}}} =
+               store(node, :disconnect, [:other@host])
+
+      assert path == Path.join(world.dir, "DISCONNECTED")
+      assert [%{peer: {_, :other@host}}] = store(node, :info).peers
+      mend(world)
+      :ok = store(node, :disconnect, [:other@host])
+      break(world, [{unquote(call), "/DISCONNECTED"}])
+      assert {:error, %Error{reason: {:disk, _, _, :eio}}} = store(node, :connect, [:other@host])
+      assert store(node, :info).peers == []
+      mend(world)
+      node = restart(node, world, peers: [:other@host])
+      assert store(node, :info).peers == []
+      {:ok, _} = add(node, 1)
+    end
+  end
+
   # ---- starting ----
 
   test "a disk that cannot be read, or written to, when the store starts", world do

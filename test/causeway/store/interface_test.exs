@@ -281,6 +281,68 @@ defmodule Causeway.Store.InterfaceTest do
     assert_receive {:causeway, ^ref, %Event{jump: false, changes: [{_, _, 2, 3}]}}
   end
 
+  test "a subscription outlives a crash of the committer, or of who tells it, and is told of it",
+       %{
+         name: name
+       } do
+    open(name)
+    {:ok, all, _} = Store.subscribe(name)
+    {:ok, bucket, _} = Store.subscribe(name, ["b"])
+    {:ok, ended, _} = Store.subscribe(name)
+    :ok = Store.unsubscribe(name, ended)
+    gone = Task.async(fn -> Store.subscribe(name) end)
+    Task.await(gone)
+
+    for {role, n} <- [Committer: 1, Publisher: 2] do
+      {:ok, before} = Store.update(name, {:put, {"a", 1}, n})
+      assert_receive {:causeway, ^all, %Event{jump: false, clock: ^before}}
+      crash(name, role)
+
+      for ref <- [all, bucket] do
+        assert_receive {:causeway, ^ref, %Event{jump: true, changes: [], clock: ^before} = event}
+        assert Doc.get(event.snapshot, ["a", 1]) == n
+      end
+
+      {:ok, clock} = Store.update(name, {:put, {"b", 1}, n})
+
+      for ref <- [all, bucket] do
+        old = if n > 1, do: n - 1
+        changes = [{["b", 1], :register, old, n}]
+        assert_receive {:causeway, ^ref, %Event{jump: false, changes: ^changes, clock: ^clock}}
+      end
+    end
+
+    :ok = Store.unsubscribe(name, all)
+    :ok = Store.unsubscribe(name, bucket)
+    crash(name, Publisher)
+    {:ok, _} = Store.update(name, {:put, {"b", 1}, 3})
+    refute_receive {:causeway, _, _}, 50
+  end
+
+  defp crash(name, role) do
+    process = Module.concat(name, role)
+    last = Module.concat(name, Rights)
+    old = for name <- [process, last], do: Process.whereis(name)
+    Process.exit(hd(old), :kill)
+
+    eventually(fn ->
+      new = for name <- [process, last], do: Process.whereis(name)
+      nil not in new and Enum.zip(old, new) |> Enum.all?(fn {a, b} -> a != b end)
+    end)
+  end
+
+  test "a store that crashes again and again stops, and who monitors it is told", %{name: name} do
+    Process.flag(:trap_exit, true)
+    {:ok, store} = Store.start_link(name: name, replica: "a")
+    monitor = Process.monitor(name)
+    for _ <- 1..3, do: crash(name, Committer)
+    assert {:ok, _} = Store.update(name, {:put, {"a", 1}, 1})
+    name |> Module.concat(Committer) |> Process.whereis() |> Process.exit(:kill)
+    assert_receive {:DOWN, ^monitor, :process, _, :shutdown}
+    assert_receive {:EXIT, ^store, :shutdown}
+    assert_raise Error, ~r/no store/, fn -> Store.get(name, {"a", 1}) end
+  end
+
   # ---- replicas in memory ----
 
   test "a store in memory that starts again does not write under the same numbers", %{name: name} do
@@ -324,6 +386,39 @@ defmodule Causeway.Store.InterfaceTest do
       %{armed: armed} = :sys.get_state(Module.concat(store, LogWriter))
       assert armed |> Enum.filter(&Process.alive?/1) |> length() <= 2
     end
+  end
+
+  test "who is disconnected is given no rights", %{name: name} do
+    {name, other} = pair(name)
+    {:ok, clock} = Store.update(name, {:increment, {"stock", 1}, 10, :counter_bounded})
+    :ok = Store.wait(other, clock)
+    :ok = Store.disconnect(name, {other, node()})
+    # This one does not know that it is.
+    assert [%{peer: {^name, _}}] = Store.info(other).peers
+
+    assert {:error, %{reason: {:insufficient_rights, _, _, _}}} =
+             Store.update(other, {:decrement, {"stock", 1}}, timeout: 100)
+
+    assert Store.rights(name, {"stock", 1}) == {10, 0}
+    :ok = Store.connect(name, {other, node()})
+    {:ok, _} = Store.update(other, {:decrement, {"stock", 1}})
+  end
+
+  test "a peer that asks nonsense is asked again, and costs nobody else", %{name: name} do
+    {name, other} = pair(name)
+    met!(name, other)
+    {:ok, _} = Store.update(name, {:put, {"a", 1}, 1})
+    link = Process.whereis(Causeway.Store.Link.name(%{name: name}, {other, node()}))
+
+    for _ <- 1..5 do
+      feeder = eventually(fn -> :sys.get_state(link).feeder end)
+      send(link, {:reconcile, feeder, {:begin, "no clock", ["no key"]}})
+      eventually(fn -> :sys.get_state(link).feeder != feeder end)
+    end
+
+    {:ok, clock} = Store.update(other, {:put, {"a", 2}, 2})
+    :ok = Store.wait(name, clock)
+    assert Process.alive?(link)
   end
 
   # ---- events ----
