@@ -48,21 +48,8 @@ defmodule Causeway.Store do
 
   use Supervisor
   alias Causeway.{Clock, Doc}
-
-  alias Causeway.Store.{
-    Committer,
-    Disconnected,
-    Error,
-    Gate,
-    Link,
-    LogWriter,
-    Options,
-    Publisher,
-    Rights,
-    Runtime
-  }
-
-  alias Causeway.Store.Transaction
+  alias Causeway.Store.{Committer, Disconnected, Error, Feeder, Gate, Link, LogWriter, Options}
+  alias Causeway.Store.{Publisher, Rights, Runtime, Transaction}
 
   @type address :: {bucket :: term(), key :: term()} | nonempty_list(term())
 
@@ -157,7 +144,8 @@ defmodule Causeway.Store do
   def snapshot(source), do: doc!(source)
 
   defp doc!(source, opts \\ [])
-  defp doc!(%Transaction{} = tx, _opts), do: Transaction.doc(tx)
+  defp doc!(%Transaction{} = tx, []), do: Transaction.doc(tx)
+  defp doc!(%Transaction{}, opts), do: not_in_transaction!(opts)
   defp doc!(name, []), do: name |> Runtime.fetch!() |> Runtime.doc()
 
   defp doc!(name, opts) do
@@ -187,6 +175,7 @@ defmodule Causeway.Store do
           {:ok, Clock.t()} | :ok | {:error, Error.t() | Causeway.Error.t()}
   def update(source, ops, opts \\ [])
   def update(%Transaction{} = tx, ops, []), do: Transaction.update(tx, ops!(ops))
+  def update(%Transaction{}, _ops, opts), do: not_in_transaction!(opts)
 
   def update(name, ops, opts) do
     opts = Options.transaction!(opts)
@@ -282,8 +271,12 @@ defmodule Causeway.Store do
 
   @doc """
   What there is to know: `:replica` and `:actor`, `:cells` and `:bytes` in memory, `:clock`, `:version`, `:log` and
-  `:checkpoint`; `:peers`, each with whether it is `:connected` or the `:reason` why not, its `:clock` when it was, and
-  the `:bytes` and `:deltas` that came from it; `:disconnected`, those that are by `disconnect/2`.
+  `:checkpoint`; `:disconnected`, those that are by `disconnect/2`; `:peers`, each with
+
+    * whether it is `:connected`, or the `:reason` why not
+    * `:lag`, how many writes of those here it is not known to have; nil when it was never connected
+    * `:clock`, what it had seen when it was connected last
+    * the `:bytes` and `:deltas` that came from it
   """
   @spec info(atom()) :: map()
   def info(name) do
@@ -295,7 +288,7 @@ defmodule Causeway.Store do
       replica: rt.opts.replica,
       clock: Doc.clock(doc),
       dir: rt.opts[:dir],
-      peers: Link.infos(rt),
+      peers: for(peer <- Link.infos(rt), do: Map.put(peer, :lag, Feeder.lag(rt, peer.peer))),
       disconnected: rt |> Disconnected.all() |> Enum.sort()
     })
   end
@@ -317,6 +310,12 @@ defmodule Causeway.Store do
 
   def op!(op) when is_tuple(op) and tuple_size(op) > 1, do: put_elem(op, 1, path!(elem(op, 1)))
   def op!(other), do: raise(Causeway.Error, reason: {:bad_operation, other})
+
+  defp not_in_transaction!(opts) do
+    why = "is for the transaction as a whole, not for what is done in it"
+    Options.transaction!(opts)
+    raise Error, reason: {:bad_option, opts |> Keyword.keys() |> hd(), why}
+  end
 
   defp ok!(:ok), do: :ok
   defp ok!({:ok, value}), do: value

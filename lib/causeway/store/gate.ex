@@ -73,9 +73,8 @@ defmodule Causeway.Store.Gate do
       feeders = Runtime.process(state.rt.name, Feeders)
       state = stop_feeding(state, hello.store)
 
-      {:ok, feeder} =
-        DynamicSupervisor.start_child(feeders, {Feeder, {state.rt, link, peer_clock}})
-
+      feeder = {Feeder, {state.rt, hello.store, link, peer_clock}}
+      {:ok, feeder} = DynamicSupervisor.start_child(feeders, feeder)
       state = put_in(state.feeders[hello.store], feeder)
       {:reply, {:ok, feeder, hello(state.rt, clock)}, meet(state, hello)}
     else
@@ -105,7 +104,9 @@ defmodule Causeway.Store.Gate do
 
     Link.forget(state.rt, peer)
     :ets.insert(state.rt.table, {:members, List.delete(members(state.rt), peer)})
-    stop_feeding(state, peer)
+    state = stop_feeding(state, peer)
+    Feeder.forget(state.rt, peer)
+    state
   end
 
   @impl true

@@ -30,6 +30,9 @@ defmodule Causeway.Store.Rights do
     end
 
     :ok
+  rescue
+    # The store has stopped since it committed them.
+    ArgumentError -> :ok
   end
 
   @doc "The rights that must be here for operations that are done one after the other, by path."

@@ -125,6 +125,42 @@ defmodule Causeway.Store.InterfaceTest do
     assert Store.clock(name) == after_it
   end
 
+  test "a transaction reads its snapshot, whatever is committed meanwhile", %{name: name} do
+    {name, other} = pair(name)
+    {:ok, clock} = Store.update(name, [{:put, {"a", 1}, 1}, {:add, {"a", 2}, 1}])
+    :ok = Store.wait(other, clock)
+    read = fn tx -> for key <- [1, 2], do: Store.get(tx, {"a", key}) end
+
+    {:ok, _, after_it} =
+      Store.transaction(name, fn tx ->
+        Store.update!(tx, {:add, {"a", 3}, 1})
+        {:ok, _} = Store.update(name, {:put, {"a", 1}, 2})
+        {:ok, clock} = Store.update(other, [{:put, {"a", 1}, 3}, {:add, {"a", 2}, 2}])
+        :ok = Store.wait(name, clock)
+        assert read.(name) == [3, MapSet.new([1, 2])]
+        assert read.(tx) == [1, MapSet.new([1])]
+        assert Store.get(tx, {"a", 3}) == MapSet.new([1])
+        assert Store.fetch(name, {"a", 3}) == :error
+      end)
+
+    assert Store.get(other, {"a", 3}, nil, after: after_it) == MapSet.new([1])
+    assert read.(other) == [3, MapSet.new([1, 2])]
+  end
+
+  test "reads wait for nobody", %{name: name} do
+    open(name)
+    {:ok, clock} = Store.update(name, [{:put, {"a", 1}, 1}, {:add, {"a", 2}, 1}])
+    committer = Process.whereis(Module.concat(name, Committer))
+    :sys.suspend(committer)
+    assert Store.get(name, {"a", 1}) == 1
+    assert Store.get(name, {"a", 1}, nil, after: clock) == 1
+    assert Store.member?(name, {"a", 2}, 1)
+    assert {:ok, 1, ^clock} = Store.transaction(name, &Store.get(&1, {"a", 1}))
+    assert Doc.get(Store.snapshot(name), ["a", 1]) == 1
+    {:ok, _, _} = Store.subscribe(name)
+    :sys.resume(committer)
+  end
+
   # ---- subscriptions ----
 
   test "events tell whole transactions below the prefix, with old and new values", %{name: name} do
@@ -388,6 +424,30 @@ defmodule Causeway.Store.InterfaceTest do
     end
   end
 
+  test "a link that works one way only, and how far a peer is behind", %{name: name} do
+    {name, other} = pair(name)
+    {:ok, clock} = Store.update(name, {:put, {"a", 1}, 1})
+    :ok = Store.wait(other, clock)
+    lag = fn store -> with [%{lag: lag}] <- Store.info(store).peers, do: lag end
+    for store <- [name, other], do: eventually(fn -> lag.(store) == 0 end)
+
+    # What comes from the other is not taken in.
+    link = Process.whereis(Causeway.Store.Link.name(%{name: name}, {other, node()}))
+    :sys.suspend(link)
+    for i <- 1..10, do: {:ok, _} = Store.update(other, {:put, {"b", i}, i})
+    {:ok, clock} = Store.update(name, {:put, {"a", 1}, 2})
+    :ok = Store.wait(other, clock)
+    assert Store.get(name, {"b", 1}) == nil
+    assert {:error, %{reason: {:behind, [{_, 0, 10}]}}} = Store.wait(name, Store.clock(other), 50)
+    # It cannot even tell that it has its own.
+    assert lag.(other) == 11
+    eventually(fn -> lag.(name) == 0 end)
+
+    :sys.resume(link)
+    met!(name, other)
+    for store <- [name, other], do: eventually(fn -> lag.(store) == 0 end)
+  end
+
   test "who is disconnected is given no rights", %{name: name} do
     {name, other} = pair(name)
     {:ok, clock} = Store.update(name, {:increment, {"stock", 1}, 10, :counter_bounded})
@@ -517,6 +577,14 @@ defmodule Causeway.Store.InterfaceTest do
     assert_raise Error, ~r/option :timeout: expected milliseconds/, fn ->
       Store.wait(name, Clock.new(), :infinity)
     end
+
+    Store.transaction(name, fn tx ->
+      for call <- [&Store.get(tx, {"a", 1}, nil, &1), &Store.update(tx, {:put, {"a", 1}, 1}, &1)] do
+        message = ~r/option :after: is for the transaction as a whole/
+        assert_raise Error, message, fn -> call.(after: Clock.new()) end
+        assert_raise Error, ~r/option :afterwards: unknown/, fn -> call.(afterwards: 1) end
+      end
+    end)
 
     for bad <- ["a", nil, {name, "node"}, {name}] do
       assert_raise Error, ~r/option :peer: expected a node or {name, node}/, fn ->
