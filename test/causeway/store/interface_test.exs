@@ -134,7 +134,9 @@ defmodule Causeway.Store.InterfaceTest do
     {:ok, _, after_it} =
       Store.transaction(name, fn tx ->
         Store.update!(tx, {:add, {"a", 3}, 1})
-        {:ok, _} = Store.update(name, {:put, {"a", 1}, 2})
+        {:ok, clock} = Store.update(name, {:put, {"a", 1}, 2})
+        # Of two puts in one millisecond that do not know of each other, either may win.
+        :ok = Store.wait(other, clock)
         {:ok, clock} = Store.update(other, [{:put, {"a", 1}, 3}, {:add, {"a", 2}, 2}])
         :ok = Store.wait(name, clock)
         assert read.(name) == [3, MapSet.new([1, 2])]
