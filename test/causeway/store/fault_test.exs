@@ -135,24 +135,27 @@ defmodule Causeway.Store.FaultTest do
 
     writer =
       quote do
-        for n <- 1..100, do: {{w, n}, Causeway.Store.update(name, {:add, {"n", "set"}, {w, n}})}
+        Stream.iterate(1, &(&1 + 1))
+        |> Stream.take_while(fn _ -> not File.exists?(enough) end)
+        |> Enum.map(&{{w, &1}, Causeway.Store.update(name, {:add, {"n", "set"}, {w, &1}})})
       end
 
+    enough = world.orders <> ".enough"
+
     writers =
-      for w <- 1..4, do: Task.async(fn -> eval(node, writer, [name: @store, w: w], 60_000) end)
+      for w <- 1..4 do
+        Task.async(fn -> eval(node, writer, [name: @store, w: w, enough: enough], 60_000) end)
+      end
 
-    breaker =
-      Task.async(fn ->
-        for call <- Stream.cycle(["write", "half", "sync", "lose"]) |> Enum.take(12) do
-          break(world, [{call, "/log-"}])
-          Process.sleep(:rand.uniform(5))
-          mend(world)
-          Process.sleep(:rand.uniform(5))
-        end
-      end)
+    for call <- ["write", "half", "sync", "lose"] |> Stream.cycle() |> Enum.take(20) do
+      Process.sleep(:rand.uniform(10))
+      break(world, [{call, "/log-"}])
+      Process.sleep(:rand.uniform(10))
+      mend(world)
+    end
 
+    File.write!(enough, "")
     results = writers |> Task.await_many(60_000) |> Enum.concat()
-    Task.await(breaker)
     acknowledged = for {id, {:ok, _}} <- results, into: MapSet.new(), do: id
     assert Enum.any?(results, &match?({_, {:error, %Error{reason: {:disk, _, _, :eio}}}}, &1))
     assert added(node) == acknowledged

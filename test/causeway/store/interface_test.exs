@@ -152,15 +152,15 @@ defmodule Causeway.Store.InterfaceTest do
   test "reads wait for nobody", %{name: name} do
     open(name)
     {:ok, clock} = Store.update(name, [{:put, {"a", 1}, 1}, {:add, {"a", 2}, 1}])
-    committer = Process.whereis(Module.concat(name, Committer))
-    :sys.suspend(committer)
+    writers = for role <- [Committer, LogWriter], do: Process.whereis(Module.concat(name, role))
+    Enum.each(writers, &:sys.suspend/1)
     assert Store.get(name, {"a", 1}) == 1
     assert Store.get(name, {"a", 1}, nil, after: clock) == 1
     assert Store.member?(name, {"a", 2}, 1)
     assert {:ok, 1, ^clock} = Store.transaction(name, &Store.get(&1, {"a", 1}))
     assert Doc.get(Store.snapshot(name), ["a", 1]) == 1
     {:ok, _, _} = Store.subscribe(name)
-    :sys.resume(committer)
+    Enum.each(writers, &:sys.resume/1)
   end
 
   # ---- subscriptions ----
@@ -319,7 +319,7 @@ defmodule Causeway.Store.InterfaceTest do
     assert_receive {:causeway, ^ref, %Event{jump: false, changes: [{_, _, 2, 3}]}}
   end
 
-  test "a subscription outlives a crash of the committer, or of who tells it, and is told of it",
+  test "a subscription outlives a crash of who writes, or of who tells it, and is told of it",
        %{
          name: name
        } do
@@ -331,7 +331,7 @@ defmodule Causeway.Store.InterfaceTest do
     gone = Task.async(fn -> Store.subscribe(name) end)
     Task.await(gone)
 
-    for {role, n} <- [Committer: 1, Publisher: 2] do
+    for {role, n} <- [LogWriter: 1, Publisher: 2] do
       {:ok, before} = Store.update(name, {:put, {"a", 1}, n})
       assert_receive {:causeway, ^all, %Event{jump: false, clock: ^before}}
       crash(name, role)
@@ -352,7 +352,7 @@ defmodule Causeway.Store.InterfaceTest do
 
     :ok = Store.unsubscribe(name, all)
     :ok = Store.unsubscribe(name, bucket)
-    crash(name, Publisher)
+    crash(name, Committer)
     {:ok, _} = Store.update(name, {:put, {"b", 1}, 3})
     refute_receive {:causeway, _, _}, 50
   end
