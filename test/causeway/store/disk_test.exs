@@ -850,9 +850,13 @@ defmodule Causeway.Store.DiskTest do
     [hash] = fill(store, 1..1)
     {:ok, closed} = :file.open(hd(logs(dir)), [:raw, :read])
     :sys.replace_state(log_writer(store), &put_in(&1.log.fd, closed))
-    old = log_writer(store)
+    old = {log_writer(store), committer(store)}
     assert catch_exit(Store.update(store, {:put, {"a", 2}, 2}))
-    eventually(fn -> log_writer(store) not in [nil, old] and is_map(Store.info(store)) end)
+
+    eventually(fn ->
+      log_writer(store) not in [nil, elem(old, 0)] and committer(store) not in [nil, elem(old, 1)]
+    end)
+
     assert Store.hash(store) == hash
     fill(store, 2..2)
     stop(store)

@@ -174,10 +174,11 @@ defmodule Causeway.Store.FaultTest do
       mend(world)
 
       # It may have stopped, which is for its supervisor to see.
-      node =
-        if on(node, Process, :whereis, [@store]) == nil, do: open!(node, world, []), else: node
+      eventually(fn ->
+        if on(node, Process, :whereis, [@store]) == nil, do: open(node, world, [])
+        match?({:ok, _}, add(node, 3))
+      end)
 
-      eventually(fn -> match?({:ok, _}, add(node, 3)) end)
       there = added(node)
       assert 1 in there and 3 in there
       # What was refused is not there; what was not answered may be, as a whole.
