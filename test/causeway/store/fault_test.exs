@@ -203,6 +203,31 @@ defmodule Causeway.Store.FaultTest do
     assert added(node) == MapSet.new([1, 2])
   end
 
+  # The system says so once, and then that all is well.
+  test "what a failed sync has forgotten is written again, as a checkpoint", world do
+    for fsync <- [{:every, 10}, :never] do
+      world = %{world | dir: Path.join(world.dir, inspect(fsync))}
+      node = start(world, fsync: fsync)
+      {:ok, _} = add(node, 1)
+      break(world, [{"lose", "/log-"}])
+      {:ok, _} = add(node, 2)
+      if fsync == :never, do: {:error, _} = store(node, :checkpoint), else: Process.sleep(100)
+      {:ok, _} = add(node, 3)
+      mend(world)
+      writer = Module.concat(@store, LogWriter)
+
+      eventually(fn ->
+        %{rewrite: rewrite, checkpoint: running} = on(node, :sys, :get_state, [writer])
+        not rewrite and running == nil and store(node, :info).checkpoint.number > 0
+      end)
+
+      {:ok, _} = add(node, 4)
+      node = restart(node, world, fsync: fsync)
+      assert added(node) == MapSet.new(1..4)
+      kill(node)
+    end
+  end
+
   # ---- checkpoints ----
 
   for {call, file} <- [
