@@ -15,6 +15,13 @@ defmodule Causeway.Postgres.SQLFaultTest do
   @connects String.to_integer(System.get_env("CAUSEWAY_CONNECTS") || "200")
   @wait 60_000
 
+  # What is killed is reported at length.
+  setup_all do
+    %{level: level} = :logger.get_primary_config()
+    :logger.set_primary_config(:level, :none)
+    on_exit(fn -> :logger.set_primary_config(:level, level) end)
+  end
+
   setup do
     :rand.seed(:exsss, {ExUnit.configuration()[:seed], @faults, 5})
     {:ok, server: PostgresServer.start!()}
@@ -173,7 +180,6 @@ defmodule Causeway.Postgres.SQLFaultTest do
 
     for writer <- writers, do: send(writer.pid, :stop)
     said = Task.await_many(writers, @wait)
-    IO.inspect({faults, for(s <- said, do: Enum.frequencies(Map.values(s)))})
     written = rows(server)
     explain = "after #{inspect(faults)}, seed #{ExUnit.configuration()[:seed]}"
 
