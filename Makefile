@@ -14,7 +14,7 @@
 # SANITIZE             as in -fsanitize=, e.g. address,undefined or thread; give it its own BUILD
 # RUN                  what C tests run under, e.g. "valgrind -q --error-exitcode=1"
 # FUZZ_SECONDS         how long each fuzz target runs
-# KILLS                how often `make soak` kills a store
+# KILLS, FAULTS        how often `make soak` kills a store; how many faults each of its tests with PostgreSQL makes
 # V                    1 shows the commands
 #
 # Where it says `=` and not `?=`: a BUILD that happens to be in the environment is somebody else's.
@@ -28,6 +28,7 @@ SANITIZE =
 RUN =
 FUZZ_SECONDS ?= 20
 KILLS ?= 200
+FAULTS ?= 100
 V =
 
 MAKEFLAGS += --no-print-directory
@@ -75,19 +76,22 @@ FUZZ := $(patsubst test/fuzz/fuzz_%.c,%,$(wildcard test/fuzz/fuzz_*.c))
 BENCHES := $(patsubst bench/%.c,%,$(filter-out bench/pg_%,$(wildcard bench/*.c)))
 PG_BENCHES := $(patsubst bench/%.c,%,$(wildcard bench/pg_*.c))
 
+PRELOADS := $(patsubst test/preload/%.c,%,$(wildcard test/preload/*.c))
+
 OBJECTS := $(CORE) $(WAL) $(NIF_OBJECTS) $(HARNESS) $(BENCHES:%=$(BUILD)/bench/%.o) \
-  $(call objects_of,test/c/*.c test/fuzz/*.c)
+  $(call objects_of,test/c/*.c test/fuzz/*.c test/preload/*.c)
 PG_OBJECTS := $(PORT_OBJECTS) $(PG_BENCHES:%=$(BUILD)/bench/%.o)
-SOURCES := $(wildcard c_src/*/*.[ch] test/c/*.[ch] test/fuzz/*.[ch] bench/*.[ch])
+SOURCES := $(wildcard c_src/*/*.[ch] test/c/*.[ch] test/fuzz/*.[ch] test/preload/*.[ch] bench/*.[ch])
 
 # ---- what people type ----
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: setup ## three documents edit a real data set apart; a shop on three machines, one of which is killed
+demo: setup ## documents that are edited apart; a shop on three machines; a ledger that follows PostgreSQL's log
 	@MIX_ENV=prod $(MIX) run examples/demo.exs
 	@MIX_ENV=prod $(MIX) run examples/shop_demo.exs
+	@MIX_ENV=prod $(MIX) run examples/wal_demo.exs
 
 test: setup ## every test there is; installs what it needs on Debian when root
 	@scripts/test
@@ -101,8 +105,9 @@ asan: asan-c asan-port asan-nif ## C tests, and the NIF inside erl with the port
 fuzz: ## fuzz every decoder, FUZZ_SECONDS each (needs clang)
 	@$(MAKE) fuzz-run $(FUZZ_BUILD)
 
-soak: setup ## kill stores in the middle of their work, KILLS times
+soak: setup ## kill stores in the middle of their work, KILLS times; PostgreSQL's servers, links and clients, FAULTS times
 	@CAUSEWAY_KILLS=$(KILLS) $(MIX) test test/causeway/store/kill_test.exs
+	@CAUSEWAY_FAULTS=$(FAULTS) CAUSEWAY_CONNECTS=10000 CAUSEWAY_LARGE=1 $(MIX) test $(wildcard test/causeway/postgres/*fault_test.exs)
 
 format: ## format C and Elixir
 	clang-format -i $(SOURCES)
@@ -111,7 +116,7 @@ format: ## format C and Elixir
 check: check-format check-c check-elixir ## formatting; compiler warnings as errors
 
 clean: ## remove what was built
-	rm -rf _build $(NIF) $(PORT) erl_crash.dump
+	rm -rf _build examples/*/_build $(NIF) $(PORT) erl_crash.dump
 
 # ---- building ----
 
@@ -205,6 +210,14 @@ c-test: $(TESTS:%=run/%)
 $(TESTS:%=run/%): run/%: $(BUILD)/bin/%
 	@$(RUN) $< || { echo "not ok $*"; exit 1; }
 
+# What test/support/preload.ex puts before the C library of a VM.
+$(PRELOADS:%=preload/%): preload/%: $(BUILD)/lib/%.so
+
+$(PRELOADS:%=$(BUILD)/lib/%.so): $(BUILD)/lib/%.so: $(BUILD)/test/preload/%.o
+	@mkdir -p $(@D)
+	@echo " LD  $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -shared -o $@ $< -ldl
+
 # The corpus and every past crash, through the fuzz targets as plain programs.
 fuzz-replay: $(FUZZ:%=replay/%)
 
@@ -278,4 +291,4 @@ check-elixir:
 FORCE:
 .PHONY: FORCE help demo test bench asan fuzz soak format check clean build objects clean-nif setup c-test \
   fuzz-replay fuzz-run fuzz-seeds fuzz-keep fuzz-merge asan-c asan-port asan-nif check-format check-c check-elixir \
-  $(TESTS:%=run/%) $(FUZZ:%=replay/%) $(FUZZ:%=fuzz/%) $(FUZZ:%=merge/%)
+  $(TESTS:%=run/%) $(PRELOADS:%=preload/%) $(FUZZ:%=replay/%) $(FUZZ:%=fuzz/%) $(FUZZ:%=merge/%)

@@ -91,9 +91,21 @@ defmodule Causeway.PostgresReplica do
         wrong(copy, {:repeated, transaction.xid, lsn})
     end
 
-    # Not each at once: a restart has something to repeat.
-    {if(:rand.uniform(20) == 1, do: :ack, else: :noack), copy}
+    confirm(lsn, copy)
   end
+
+  # Not each at once: a restart has something to repeat. But soon: a server that is told to stop waits for it.
+  defp confirm(lsn, copy) do
+    if :rand.uniform(20) == 1 do
+      {:ack, copy}
+    else
+      Process.send_after(self(), {:confirm, lsn}, 100)
+      {:noack, copy}
+    end
+  end
+
+  @impl true
+  def handle_info({:confirm, lsn}, copy), do: {:ack, lsn, copy}
 
   # What one transaction of the load is: rows of one client, with its own number in them, as many as the client's total
   # grows by.

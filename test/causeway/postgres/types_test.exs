@@ -141,6 +141,17 @@ defmodule Causeway.Postgres.TypesTest do
     assert Causeway.Postgres.TypeCache.key(theirs.id) == nil
   end
 
+  test "a connection that was made anew is another one", ctx do
+    sql(ctx, "create type pair as (a int4, b text)")
+    oid = oid(ctx, "pair")
+    [first, second] = [types(), types()]
+    for types <- [first, second], do: {:ok, _} = Types.params(types, [oid], fetch(ctx))
+    assert Causeway.Postgres.TypeCache.key(first.id) == nil
+    key = Causeway.Postgres.TypeCache.key(second.id)
+    assert {"pair", _} = Causeway.Postgres.TypeCache.type(key, oid)
+    assert {:ok, _} = Types.params(second, [oid], no_fetch())
+  end
+
   test "types that are made later, and changed", ctx do
     types = types()
 

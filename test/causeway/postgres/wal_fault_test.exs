@@ -11,9 +11,15 @@ defmodule Causeway.Postgres.WALFaultTest do
 
   @moduletag :postgres
   @moduletag timeout: :infinity
-  @moduletag :capture_log
   @faults String.to_integer(System.get_env("CAUSEWAY_FAULTS") || "8")
   @wait 60_000
+
+  # What is killed is reported at length.
+  setup_all do
+    %{level: level} = :logger.get_primary_config()
+    :logger.set_primary_config(:level, :none)
+    on_exit(fn -> :logger.set_primary_config(:level, level) end)
+  end
 
   setup do
     seed = ExUnit.configuration()[:seed]
@@ -158,31 +164,40 @@ defmodule Causeway.Postgres.WALFaultTest do
   # Ends the load, lets the consumer have everything, and compares.
   defp compare(server, copy, load, faults) do
     PostgresLoad.stop!(load)
+    explain = "after #{inspect(faults)}, seed #{ExUnit.configuration()[:seed]}"
+    catch_up(server, copy, explain)
+    assert PostgresReplica.problems(copy) == [], explain
+    held = PostgresLoad.tables(server, "postgres")
+    delivered = PostgresReplica.contents(copy)
+    assert delivered.totals == held.totals, explain
+    assert delivered.events == held.events, explain
+    assert map_size(held.events) > 0
+  end
 
+  defp catch_up(server, copy, explain) do
     target =
       server
       |> PostgresServer.psql!("select pg_current_wal_insert_lsn()")
       |> String.trim()
       |> LSN.parse!()
 
-    explain = fn -> "after #{inspect(faults)}, seed #{ExUnit.configuration()[:seed]}" end
-    # What is not confirmed yet is still confirmed by hand, as the copy confirms now and then.
-    eventually(fn -> caught_up?(copy, target) end, @wait)
-    assert PostgresReplica.problems(copy) == [], explain.()
-    held = PostgresLoad.tables(server, "postgres")
-    delivered = PostgresReplica.contents(copy)
-    assert delivered.totals == held.totals, explain.()
-    assert delivered.events == held.events, explain.()
-    assert map_size(held.events) > 0
+    try do
+      eventually(fn -> caught_up?(target) end, @wait)
+    rescue
+      ExUnit.AssertionError ->
+        flunk("""
+        not caught up #{explain}
+        the server is at #{target}, the copy at #{PostgresReplica.lsn(copy)}
+        #{inspect(info())}
+        #{inspect(Enum.take(PostgresReplica.problems(copy), -3))}
+        #{inspect(PostgresReplica.counts(copy))}
+        """)
+    end
   end
 
-  defp caught_up?(copy, target) do
-    lsn = PostgresReplica.lsn(copy)
-    WAL.ack(__MODULE__.Consumer, lsn)
+  defp caught_up?(target) do
     info = info()
     info.status == :streaming and info.confirmed_lsn >= target
-  catch
-    :exit, _ -> false
   end
 
   defp run(server, copy, kinds, context) do
@@ -291,7 +306,7 @@ defmodule Causeway.Postgres.WALFaultTest do
       |> String.trim()
       |> LSN.parse!()
 
-    eventually(fn -> caught_up?(copy, target) end, @wait)
+    eventually(fn -> caught_up?(target) end, @wait)
     eventually(fn -> not behind?(standby, target) end, @wait)
     PostgresServer.kill!(server)
     PostgresServer.promote!(standby)

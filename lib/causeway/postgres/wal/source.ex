@@ -134,6 +134,7 @@ defmodule Causeway.Postgres.WAL.Source do
     receive do
       {^port, {:data, <<?A, state, _::binary>>}} when state != 0 -> :ok
       {^port, {:exit_status, _}} -> :ok
+      {:EXIT, ^port, _} -> :ok
     after
       @end_ms -> :ok
     end
@@ -221,12 +222,20 @@ defmodule Causeway.Postgres.WAL.Source do
   end
 
   def handle_info({port, {:exit_status, n}}, %{port: port} = state) do
-    error = state.farewell || %WAL.Error{reason: {:ended, Protocol.exit_reason(n)}}
-    {:noreply, disconnect(%{state | port: nil}, error)}
+    {:noreply, program_ended(state, Protocol.exit_reason(n))}
   end
+
+  # What is written to a program that has just died ends the port, and there is no status then.
+  def handle_info({:EXIT, port, reason}, %{port: port} = state),
+    do: {:noreply, program_ended(state, "the port program has ended (#{inspect(reason)})")}
 
   # What is of an earlier connection, and the ends of ports and processes that are known of.
   def handle_info(_, state), do: {:noreply, state}
+
+  defp program_ended(state, why) do
+    error = state.farewell || %WAL.Error{reason: {:ended, why}}
+    disconnect(%{state | port: nil}, error)
+  end
 
   defp take_frame(frame, state) do
     Consumer.frame(state.consumer, state.ref, frame)
