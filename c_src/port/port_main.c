@@ -93,7 +93,7 @@ void port_job_end(struct port *port) {
     port->job = &port_idle_job;
     port->work = NULL;
     port->deadline = PORT_NEVER;
-    port->over = false;
+    port->over = port->cancel_again = false;
 }
 
 void port_job_stop(struct port *port, enum port_stop why) {
@@ -106,7 +106,12 @@ void port_job_stop(struct port *port, enum port_stop why) {
     if (port->job->stop)
         port->job->stop(port);
     else
-        port_cancel_start(&port->cancel, port->conn);
+        port_cancel(port);
+}
+
+void port_cancel(struct port *port) {
+    port->cancel_again = port_cancel_running(&port->cancel);
+    port_cancel_start(&port->cancel, port->conn);
 }
 
 /* A cancel may have come too early, and a server may be deaf to it. */
@@ -116,7 +121,7 @@ static void press_on(struct port *port, int64_t now) {
         port_lost(port,
                   "the server did not answer a request to cancel, so the connection was closed");
     else if (!port->job->stop && !port->over)
-        port_cancel_start(&port->cancel, port->conn);
+        port_cancel(port);
 }
 
 /* ---- requests ---- */
@@ -291,8 +296,12 @@ static void tick(struct port *port) {
 
 static void cancelled(struct port *port) {
     port_cancel_finish(&port->cancel);
-    if (port->over && !port_cancel_running(&port->cancel))
+    if (port_cancel_running(&port->cancel))
+        return;
+    if (port->over)
         port_job_end(port);
+    else if (port->cancel_again)
+        port_cancel(port);
 }
 
 /* The VM has read on: so may the job, of what libpq has too. */
