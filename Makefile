@@ -75,10 +75,12 @@ FUZZ := $(patsubst test/fuzz/fuzz_%.c,%,$(wildcard test/fuzz/fuzz_*.c))
 BENCHES := $(patsubst bench/%.c,%,$(filter-out bench/pg_%,$(wildcard bench/*.c)))
 PG_BENCHES := $(patsubst bench/%.c,%,$(wildcard bench/pg_*.c))
 
+PRELOADS := $(patsubst test/preload/%.c,%,$(wildcard test/preload/*.c))
+
 OBJECTS := $(CORE) $(WAL) $(NIF_OBJECTS) $(HARNESS) $(BENCHES:%=$(BUILD)/bench/%.o) \
-  $(call objects_of,test/c/*.c test/fuzz/*.c)
+  $(call objects_of,test/c/*.c test/fuzz/*.c test/preload/*.c)
 PG_OBJECTS := $(PORT_OBJECTS) $(PG_BENCHES:%=$(BUILD)/bench/%.o)
-SOURCES := $(wildcard c_src/*/*.[ch] test/c/*.[ch] test/fuzz/*.[ch] bench/*.[ch])
+SOURCES := $(wildcard c_src/*/*.[ch] test/c/*.[ch] test/fuzz/*.[ch] test/preload/*.[ch] bench/*.[ch])
 
 # ---- what people type ----
 
@@ -111,7 +113,7 @@ format: ## format C and Elixir
 check: check-format check-c check-elixir ## formatting; compiler warnings as errors
 
 clean: ## remove what was built
-	rm -rf _build $(NIF) $(PORT) erl_crash.dump
+	rm -rf _build examples/*/_build $(NIF) $(PORT) erl_crash.dump
 
 # ---- building ----
 
@@ -205,6 +207,14 @@ c-test: $(TESTS:%=run/%)
 $(TESTS:%=run/%): run/%: $(BUILD)/bin/%
 	@$(RUN) $< || { echo "not ok $*"; exit 1; }
 
+# What test/support/preload.ex puts before the C library of a VM.
+$(PRELOADS:%=preload/%): preload/%: $(BUILD)/lib/%.so
+
+$(PRELOADS:%=$(BUILD)/lib/%.so): $(BUILD)/lib/%.so: $(BUILD)/test/preload/%.o
+	@mkdir -p $(@D)
+	@echo " LD  $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -shared -o $@ $< -ldl
+
 # The corpus and every past crash, through the fuzz targets as plain programs.
 fuzz-replay: $(FUZZ:%=replay/%)
 
@@ -278,4 +288,4 @@ check-elixir:
 FORCE:
 .PHONY: FORCE help demo test bench asan fuzz soak format check clean build objects clean-nif setup c-test \
   fuzz-replay fuzz-run fuzz-seeds fuzz-keep fuzz-merge asan-c asan-port asan-nif check-format check-c check-elixir \
-  $(TESTS:%=run/%) $(FUZZ:%=replay/%) $(FUZZ:%=fuzz/%) $(FUZZ:%=merge/%)
+  $(TESTS:%=run/%) $(PRELOADS:%=preload/%) $(FUZZ:%=replay/%) $(FUZZ:%=fuzz/%) $(FUZZ:%=merge/%)

@@ -1,5 +1,5 @@
-# Causeway.Postgres beside Postgrex: the same statements over the same Unix socket, in turns, each a connection of its own.
-# Times are wall-clock, medians.
+# Causeway.Postgres beside Postgrex, and beside a plain loop in C, which makes no terms and is the physical limit: the same
+# statements over the same Unix socket, in turns, each a connection of its own. Times are wall-clock, medians.
 
 Code.require_file("support/bench.ex", __DIR__)
 Code.require_file("support/pg_bench.ex", __DIR__)
@@ -8,20 +8,27 @@ defmodule PostgresBench do
   import Bench
   alias Causeway.{Postgres, PostgresServer}
 
-  @nine """
-  select i::int4, 'customer ' || i, i * 1.5::float8, '2026-01-01'::timestamptz + i * '1 s'::interval, i % 2 = 0,
-         md5(i::text)::uuid, i::int8 * 1000003, repeat('x', 40), null::text
-  from generate_series(1, $1::int4) i
+  @tables """
+  create table nine as
+    select i::int4 as a, 'customer ' || i as b, i * 1.5::float8 as c, '2026-01-01'::timestamptz + i * '1 s'::interval as d,
+           i % 2 = 0 as e, md5(i::text)::uuid as f, i::int8 * 1000003 as g, repeat('x', 40) as h, null::text as i
+    from generate_series(1, 10000) i;
+  create table numerics as
+    select i * 1.01::numeric as a, i::numeric as b, i / 7.0::numeric as c from generate_series(1, 10000) i;
+  create table goods (id int8, name text, price float8);
+  vacuum analyze nine;
+  vacuum analyze numerics;
   """
-  @numerics "select i * 1.01::numeric, i::numeric, i / 7.0::numeric from generate_series(1, $1::int4) i"
+  @nine "select * from nine limit $1::int8"
+  @numerics "select * from numerics limit $1::int8"
 
   def run do
     if server = PgBench.start() do
-      PostgresServer.psql!(server, "create table goods (id int8, name text, price float8)")
+      PostgresServer.psql!(server, String.split(@tables, ";", trim: true))
       {:ok, ours} = Postgres.start_link(PgBench.options(server))
       theirs = peer(Postgrex, fn -> elem(Postgrex.start_link(PgBench.options(server)), 1) end)
       conns = {ours, theirs}
-      selects(conns)
+      selects(server, conns)
       inserts(conns)
       million(ours)
     end
@@ -29,25 +36,32 @@ defmodule PostgresBench do
 
   # ---- select ----
 
-  defp selects(conns) do
-    select(conns, "select $1::int8, prepared", "select $1::int8", 42, 2_000)
-    select(conns, "100 rows x 9 columns", @nine, 100, 500)
-    select(conns, "10000 rows x 9 columns", @nine, 10_000, 10)
-    select(conns, "10000 rows x 3 numeric columns", @numerics, 10_000, 20)
+  defp selects(server, conns) do
+    select(server, conns, "select $1::int8, prepared", "select $1::int8", 42, 2_000)
+    select(server, conns, "100 rows x 9 columns", @nine, 100, 500)
+    select(server, conns, "10000 rows x 9 columns", @nine, 10_000, 10)
+    select(server, conns, "10000 rows x 3 numeric columns", @numerics, 10_000, 20)
   end
 
-  defp select({ours, theirs}, name, sql, param, times) do
-    {:ok, own} = Postgres.prepare(ours, "", sql)
+  defp select(server, {ours, theirs}, name, sql, param, times) do
+    {:ok, own} = Postgres.prepare(ours, sql)
     other = theirs && Postgrex.prepare!(theirs, "bench #{name}", sql)
 
     if theirs do
-      {:ok, %{rows: a}} = Postgres.execute(ours, own, [param])
+      {:ok, _, %{rows: a}} = Postgres.execute(ours, own, [param])
       %{rows: ^a} = Postgrex.execute!(theirs, other, [param])
     end
 
-    compare(name, times, fn -> {:ok, _} = Postgres.execute(ours, own, [param]) end, [
-      {"Postgrex", theirs && fn -> Postgrex.execute!(theirs, other, [param]) end}
+    compare(name, times, fn -> {:ok, _, _} = Postgres.execute(ours, own, [param]) end, [
+      {"Postgrex", theirs && fn -> Postgrex.execute!(theirs, other, [param]) end},
+      {"C loop", {:us, fn -> loop(server, times, sql, param) end}}
     ])
+  end
+
+  defp loop(server, times, sql, param) do
+    args = [PgBench.conninfo(server), "#{times}", sql, "#{param}"]
+    [[us]] = PgBench.run("pg_query_loop", args)
+    String.to_float(us)
   end
 
   # ---- insert ----
@@ -66,13 +80,13 @@ defmodule PostgresBench do
     places = for i <- 0..(@rows - 1), do: "($#{3 * i + 1}, $#{3 * i + 2}, $#{3 * i + 3})"
     sql = "insert into goods values #{Enum.join(places, ", ")}"
     params = Enum.concat(rows())
-    {:ok, own} = Postgres.prepare(ours, "", sql)
+    {:ok, own} = Postgres.prepare(ours, sql)
     other = theirs && Postgrex.prepare!(theirs, "insert", sql)
 
     compare(
       "insert of #{@rows} rows, one statement",
       20,
-      fn -> {:ok, _} = Postgres.execute(ours, own, params) end,
+      fn -> {:ok, _, _} = Postgres.execute(ours, own, params) end,
       [
         {"Postgrex", theirs && fn -> Postgrex.execute!(theirs, other, params) end}
       ]
@@ -102,7 +116,7 @@ defmodule PostgresBench do
   # Postgrex has no pipeline: a statement at a time, in one transaction, as a pipeline is.
   defp pipeline({ours, theirs}) do
     sql = "insert into goods values ($1, $2, $3)"
-    {:ok, own} = Postgres.prepare(ours, "", sql)
+    {:ok, own} = Postgres.prepare(ours, sql)
     other = theirs && Postgrex.prepare!(theirs, "insert one", sql)
     statements = for row <- rows(), do: {own, row}
 
@@ -132,7 +146,11 @@ defmodule PostgresBench do
 
     seconds =
       seconds(fn ->
-        stream = Postgres.stream(ours, @nine, [@million])
+        stream =
+          Postgres.stream(ours, "select n.* from nine n, generate_series(1, $1::int4)", [
+            div(@million, 10_000)
+          ])
+
         @million = Enum.reduce(stream, 0, &(length(&1.rows) + &2))
       end)
 
@@ -185,6 +203,9 @@ defmodule PostgresBench do
     peers = for {{peer, _}, us} <- Enum.zip(peers, others), do: {peer, us}
     line("postgres", name, own, "us", peers)
   end
+
+  # A program that measures itself, or a function.
+  defp each({:us, fun}, _times), do: fun.()
 
   defp each(fun, times) do
     {us, _} = :timer.tc(fn -> for _ <- 1..times, do: fun.() end)

@@ -52,6 +52,27 @@ if Code.ensure_loaded?(Postgrex.ReplicationConnection) do
   end
 end
 
+defmodule WalBench.Causeway do
+  @moduledoc "Hands whole transactions to a function, up to a position."
+  use Causeway.Postgres.WAL.Handler
+
+  def start(opts, slot, handler, values) do
+    Causeway.Postgres.WAL.start_link(
+      connection: opts,
+      slot: slot,
+      publication: "bench",
+      handler: {__MODULE__, handler},
+      values: values
+    )
+  end
+
+  @impl true
+  def handle_transaction(transaction, handler) do
+    handler.(transaction)
+    {:ack, handler}
+  end
+end
+
 defmodule WalBench do
   import Bench
   alias Causeway.PostgresServer
@@ -86,10 +107,12 @@ defmodule WalBench do
     napping = median_of(fn -> loop(server, base, ["count", "100"]) end)
     decoders = for {peer, module} <- @decoders, do: {peer, postgrex(server, base, module)}
     counting = postgrex(server, base, nil)
+    ours = causeway(server, base)
 
     report(
       name,
-      [{"C loop", loop}, {"C loop, 100 us naps", napping}, {"Postgrex", counting}] ++ decoders
+      [{"Causeway", ours}, {"C loop", loop}, {"C loop, 100 us naps", napping}] ++
+        [{"Postgrex", counting}] ++ decoders
     )
 
     drop(server, "small")
@@ -98,7 +121,8 @@ defmodule WalBench do
   defp large(server) do
     base = load(server, "large", @rows, @rows)
     loop = median_of(fn -> loop(server, base, ["count", "0", "streaming"]) end)
-    report("#{@rows} rows in one transaction, streamed", [{"C loop", loop}])
+    ours = causeway(server, base)
+    report("#{@rows} rows in one transaction, streamed", [{"Causeway", ours}, {"C loop", loop}])
     drop(server, "large")
   end
 
@@ -177,6 +201,36 @@ defmodule WalBench do
     end)
   end
 
+  # Terms of every value; what is done with them is to count.
+  defp causeway(server, base),
+    do: median_of(fn -> with_slot(server, base, &causeway_run(server, base, &1)) end)
+
+  defp causeway_run(server, base, slot) do
+    until = position(base.until)
+    me = self()
+
+    handler = fn transaction ->
+      rows = Process.get(:rows, 0) + length(transaction.changes)
+      Process.put(:rows, rows)
+      if transaction.commit_lsn >= until, do: send(me, {:done, rows})
+    end
+
+    port_cpu = fn pid -> PgBench.cpu([Causeway.Postgres.WAL.info(pid).os_pid]) end
+    before = PgBench.cpu()
+
+    {us, {pid, rows}} =
+      :timer.tc(fn ->
+        {:ok, pid} = WalBench.Causeway.start(PgBench.options(server), slot, handler, :terms)
+        rows = receive do: ({:done, rows} -> rows)
+        {pid, rows}
+      end)
+
+    true = rows == base.rows + 1
+    result = {us / 1.0e6, port_cpu.(pid) - before}
+    Causeway.Postgres.WAL.stop(pid)
+    result
+  end
+
   defp postgrex(server, base, decoder) do
     peer(Postgrex, fn ->
       if decoder == nil or Code.ensure_loaded?(decoder),
@@ -224,11 +278,22 @@ defmodule WalBench do
   defp latency(server) do
     count = if quick?(), do: 400, else: 4_000
     loop = latency_of(server, count, &latency_loop/3)
+    ours = latency_of(server, count, &latency_causeway/3)
 
-    for {share, name} <- [{0.5, "p50"}, {0.99, "p99"}] do
-      ms = PgBench.percentile(loop, share)
-      IO.puts("wal\tcommit to handler, 200/s, #{name}\t-\tms\tC loop\t#{Float.round(ms, 3)}\t-")
+    for {peer, times} <- [{"Causeway", ours}, {"C loop", loop}],
+        {share, name} <- [{0.5, "p50"}, {0.99, "p99"}] do
+      ms = PgBench.percentile(times, share)
+      IO.puts("wal\tcommit to handler, 200/s, #{name}\t-\tms\t#{peer}\t#{Float.round(ms, 3)}\t-")
     end
+  end
+
+  defp latency_causeway(server, slot, count) do
+    me = self()
+    handler = fn transaction -> send(me, {:at, System.os_time(), transaction.changes}) end
+    {:ok, pid} = WalBench.Causeway.start(PgBench.options(server), slot, handler, :terms)
+    times = for _ <- 1..count, do: receive(do: ({:at, at, [%{new: %{"n" => n}}]} -> {n, at}))
+    Causeway.Postgres.WAL.stop(pid)
+    Map.new(times)
   end
 
   # Milliseconds of each, from the reader's and the writer's times.

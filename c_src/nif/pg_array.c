@@ -121,8 +121,8 @@ static bool measure(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TER
         list = head;
         if (shape->dims == DIMS_MOST)
             return PG_REFUSE(e, node, too_deep, term);
-        if (!enif_get_list_length(e->env, list, &n))
-            return PG_REFUSE(e, node, wrong, term);
+        if (!pg_get_length(e, node, list, &n))
+            return false;
         shape->length[shape->dims++] = n;
         shape->elements = n && shape->elements; /* whether there are any */
     } while (enif_get_list_cell(e->env, list, &head, &tail) && is_list(e, head) &&
@@ -183,8 +183,8 @@ bool pg_put_array(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM 
 bool pg_put_vector(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM term) {
     ERL_NIF_TERM head, list = term;
     unsigned n;
-    if (!enif_get_list_length(e->env, term, &n))
-        return PG_REFUSE(e, node, wrong, term);
+    if (!pg_get_length(e, node, term, &n))
+        return false;
     if (!n)
         return PG_REFUSE(e, node, unsupported, term);
     if (!pg_put32(e, 1) || !pg_put32(e, 0) || !pg_put32(e, node->sub->oid) || !pg_put32(e, n) ||

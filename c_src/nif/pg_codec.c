@@ -1,7 +1,10 @@
 #include "pg_codec.h"
 
+#include "pg_type.h"
+
 /* What the specs of one codec may come to: a thousand columns of large composites. */
 #define NODES_MOST (1u << 17)
+#define NODES_SOON 4096u /* on a normal scheduler */
 
 bool pg_get_codec(ErlNifEnv *env, ERL_NIF_TERM term, const struct pg_codec **codec) {
     void *obj;
@@ -26,6 +29,8 @@ struct build {
     const struct pg_lib *lib;
     struct pg_node *next; /* NULL in the first pass */
     size_t count;
+    size_t most;
+    bool too_many;
 };
 
 static bool visit(struct build *b, ERL_NIF_TERM spec, int precision, unsigned depth,
@@ -34,14 +39,14 @@ static bool visit(struct build *b, ERL_NIF_TERM spec, int precision, unsigned de
 /* A block of so many nodes; they are counted only in the first pass, where `at` is a place for
  * one. */
 static bool reserve(struct build *b, uint32_t n, struct pg_node **at) {
-    b->count += n;
-    if (n > NODES_MOST || b->count > NODES_MOST)
-        return false;
     if (b->next) {
         *at = b->next;
         b->next += n;
+        return true;
     }
-    return true;
+    b->count += n;
+    b->too_many |= n > b->most || b->count > b->most;
+    return !b->too_many;
 }
 
 static bool find_kind(const struct pg_lib *lib, ERL_NIF_TERM atom, enum pg_kind *kind) {
@@ -185,27 +190,45 @@ static bool set_options(ErlNifEnv *env, const struct pg_lib *lib, ERL_NIF_TERM l
     return enif_is_empty_list(env, list);
 }
 
+/* What pg_get and those that it calls will count of a row without nested values. */
+static uint64_t row_work(const struct pg_codec *codec) {
+    uint64_t work = 1;
+    for (uint32_t i = 0; i < codec->n; i++) {
+        enum pg_kind kind = codec->nodes[i].kind;
+        bool plain = kind < PG_DATE && kind != PG_NUMERIC;
+        work += plain ? 1 : 1 + PG_STRUCT_WORK;
+    }
+    return work;
+}
+
+/* The first pass, of a codec of `n` columns and `known` types. */
+static bool measure(struct build *b, const ERL_NIF_TERM argv[], unsigned *n, unsigned *known,
+                    struct pg_codec *head) {
+    struct pg_node *nodes = NULL;
+    return enif_get_list_length(b->env, argv[0], n) && *n <= PG_COLUMNS_MOST &&
+           enif_get_list_length(b->env, argv[1], known) && *known <= NODES_MOST &&
+           set_options(b->env, b->lib, argv[2], head) && reserve(b, *n, &nodes) &&
+           reserve(b, *known, &nodes) && visit_columns(b, argv[0], NULL) &&
+           visit_known(b, argv[1], NULL);
+}
+
 ERL_NIF_TERM nif_pg_codec_compile(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
-    struct build b = {.env = env, .lib = nif_lib(env)->pg};
+    struct build b = {
+        .env = env, .lib = nif_lib(env)->pg, .most = nif_is_dirty() ? NODES_MOST : NODES_SOON};
     struct pg_codec head = {0};
-    unsigned n, known;
-    (void)argc;
-    if (!enif_get_list_length(env, argv[0], &n) || n > PG_COLUMNS_MOST ||
-        !enif_get_list_length(env, argv[1], &known) || known > NODES_MOST ||
-        !set_options(env, b.lib, argv[2], &head) || !visit_columns(&b, argv[0], NULL) ||
-        !visit_known(&b, argv[1], NULL))
-        return enif_make_badarg(env);
-    size_t nodes = (size_t)n + known + b.count;
+    if (!measure(&b, argv, &head.n, &head.known, &head))
+        return b.too_many && !nif_is_dirty()
+                   ? nif_go_dirty(env, "pg_codec_compile", nif_pg_codec_compile, argc, argv)
+                   : enif_make_badarg(env);
     struct pg_codec *codec =
-        enif_alloc_resource(b.lib->codec_type, sizeof *codec + nodes * sizeof codec->nodes[0]);
+        enif_alloc_resource(b.lib->codec_type, sizeof *codec + b.count * sizeof codec->nodes[0]);
     if (!codec)
         return nif_error(env, CW_ENOMEM);
     *codec = head;
-    codec->n = n;
-    codec->known = known;
-    b.next = codec->nodes + n + known;
+    b.next = codec->nodes + head.n + head.known;
     visit_columns(&b, argv[0], codec->nodes);
-    visit_known(&b, argv[1], codec->nodes + n);
+    visit_known(&b, argv[1], codec->nodes + head.n);
+    codec->work = row_work(codec);
     ERL_NIF_TERM term = enif_make_resource(env, codec);
     enif_release_resource(codec);
     return term;

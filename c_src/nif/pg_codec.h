@@ -33,6 +33,7 @@ struct pg_node {
 struct pg_codec {
     uint32_t n;     /* columns */
     uint32_t known; /* types that records may hold, by oid */
+    uint64_t work;  /* of a row, as far as its columns' kinds tell */
     bool reference; /* text values are parts of the frame, not copies */
     bool ours;      /* structs are Causeway's, not Postgrex's */
     bool numeric;   /* numbers are Causeway.Postgres.Numeric, not Decimal */

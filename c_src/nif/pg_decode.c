@@ -5,7 +5,7 @@
 #define EMPTY_MOST (1u << 20)
 
 /* Bytes that are copied in the time of one value. */
-#define VALUE_BYTES 256u
+#define VALUE_BYTES 128u
 
 #define COLUMNS_ON_STACK 64u
 
@@ -147,7 +147,7 @@ ERL_NIF_TERM nif_pg_decode_rows(ErlNifEnv *env, int argc, const ERL_NIF_TERM arg
     if (!plausible(codec, s, n))
         return pg_decode_error(&d, CW_EMALFORMED);
     ErlNifTime began = nif_begin(s.n);
-    bool much = (uint64_t)n * (codec->n + 1) + s.n / VALUE_BYTES > d.limit;
+    bool much = n * codec->work + s.n / VALUE_BYTES > d.limit;
     enum cw_err err = much ? CW_EBUDGET : make_rows(&d, s, n, &list);
     nif_report(env, began);
     if (err == CW_EBUDGET)

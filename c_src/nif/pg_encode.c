@@ -119,6 +119,16 @@ bool pg_fields(struct pg_encode *e, const struct pg_node *node, enum pg_struct w
            PG_REFUSE(e, node, wrong, term);
 }
 
+/* Each element will take four bytes at least. */
+bool pg_get_length(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM list,
+                   unsigned *n) {
+    ERL_NIF_TERM head, rest = list;
+    for (*n = 0; enif_get_list_cell(e->env, rest, &head, &rest); ++*n)
+        if (*n > e->limit / 4)
+            return fail(e, CW_EBUDGET);
+    return enif_is_empty_list(e->env, rest) || PG_REFUSE(e, node, wrong, list);
+}
+
 /* ---- calls ---- */
 
 static struct pg_encode begin(ErlNifEnv *env, uint8_t *space) {

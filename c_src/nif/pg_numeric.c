@@ -183,6 +183,7 @@ static enum cw_err coefficient(struct pg_decode *d, struct number *v, ERL_NIF_TE
 
 static ERL_NIF_TERM make_decimal(struct pg_decode *d, int sign, ERL_NIF_TERM coef, int exp) {
     const ERL_NIF_TERM fields[] = {enif_make_int(d->env, sign), coef, enif_make_int(d->env, exp)};
+    d->work += PG_STRUCT_WORK;
     return pg_make_struct(d->env, &d->lib->shapes[PG_DECIMAL], d->codec->numeric, fields);
 }
 

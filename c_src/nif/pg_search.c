@@ -90,8 +90,8 @@ static bool put_lexeme(struct pg_encode *e, const struct pg_node *node, ERL_NIF_
     if (!pg_fields(e, node, PG_LEXEME, term, f) || !pg_put_utf8(e, node, f[0], WORD_MOST) ||
         !pg_put8(e, 0))
         return false;
-    if (!enif_get_list_length(e->env, f[1], &n))
-        return PG_REFUSE(e, node, wrong, term);
+    if (!pg_get_length(e, node, f[1], &n))
+        return false;
     if (n > POSITIONS_MOST)
         return PG_REFUSE(e, node, too_large, term);
     if (!pg_put16(e, (uint16_t)n))
@@ -105,9 +105,7 @@ static bool put_lexeme(struct pg_encode *e, const struct pg_node *node, ERL_NIF_
 bool pg_put_tsvector(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM term) {
     ERL_NIF_TERM lexeme, list = term;
     unsigned n;
-    if (!enif_get_list_length(e->env, term, &n))
-        return PG_REFUSE(e, node, wrong, term);
-    if (!pg_put32(e, n))
+    if (!pg_get_length(e, node, term, &n) || !pg_put32(e, n))
         return false;
     while (enif_get_list_cell(e->env, list, &lexeme, &list))
         if (!put_lexeme(e, node, lexeme))

@@ -28,8 +28,12 @@ ERL_NIF_TERM pg_make_text(struct pg_decode *d, struct cw_bytes s);
 ERL_NIF_TERM pg_make_double(struct pg_decode *d, double v);
 ERL_NIF_TERM pg_make_double_at(struct pg_decode *d, const uint8_t *p);
 
+/* A struct takes so much longer than other values. */
+#define PG_STRUCT_WORK 3u
+
 static inline ERL_NIF_TERM pg_make(struct pg_decode *d, enum pg_struct which,
                                    const ERL_NIF_TERM *fields) {
+    d->work += PG_STRUCT_WORK;
     return pg_make_struct(d->env, &d->lib->shapes[which], d->codec->ours, fields);
 }
 
@@ -111,6 +115,9 @@ bool pg_put64(struct pg_encode *e, uint64_t v);
 
 /* Over what pg_put32 has written `at` so many bytes after the beginning. */
 void pg_patch32(struct pg_encode *e, size_t at, uint32_t v);
+
+/* The length of a list. What is none is refused as `wrong`. */
+bool pg_get_length(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM list, unsigned *n);
 
 /* A binary that is text: of valid UTF-8, without a zero byte, of `most` bytes at most. */
 bool pg_put_utf8(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM term, size_t most);

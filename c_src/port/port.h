@@ -51,7 +51,7 @@ struct port_job {
 };
 
 extern const struct port_job port_idle_job, port_connect_job, port_run_job, port_copy_in_job,
-    port_copy_out_job;
+    port_copy_out_job, port_wal_job;
 
 /* Why a job was told to stop. */
 enum port_stop { PORT_GO_ON, PORT_STOP_TIMEOUT, PORT_STOP_CANCELLED };
@@ -129,6 +129,9 @@ static inline bool port_may_go_on(struct port *port) {
     return !port->held;
 }
 
+/* The VM is told why nothing more can come, and the program ends. */
+void port_end(struct port *port, const char *why, const char *message);
+
 /* The connection is gone: the VM is told why, and the program ends. `message` is the last word of
  * the server, or NULL for libpq's. */
 void port_lost(struct port *port, const char *message);
@@ -152,5 +155,6 @@ bool port_connect(struct port *port, const struct port_request *request);
 bool port_run(struct port *port, const struct port_request *request);
 bool port_copy_in(struct port *port, const struct port_request *request);
 bool port_copy_out(struct port *port, const struct port_request *request);
+bool port_replicate(struct port *port, const struct port_request *request);
 
 #endif

@@ -31,16 +31,18 @@ static void leave(struct port *port) {
     port->leave_at = port_now() + PORT_LEAVE_GRACE;
 }
 
-void port_lost(struct port *port, const char *message) {
+void port_end(struct port *port, const char *why, const char *message) {
     if (!port->leaving)
-        port_tell_closed(port, "lost", message ? message : PQerrorMessage(port->conn));
+        port_tell_closed(port, why, message);
     leave(port);
 }
 
+void port_lost(struct port *port, const char *message) {
+    port_end(port, "lost", message ? message : PQerrorMessage(port->conn));
+}
+
 void port_protocol_error(struct port *port, const char *message) {
-    if (!port->leaving)
-        port_tell_closed(port, "protocol", message);
-    leave(port);
+    port_end(port, "protocol", message);
 }
 
 /* The VM is gone, or wants no more. What runs on the server must not go on running. */
@@ -148,6 +150,8 @@ static bool start(struct port *port, const struct port_request *request) {
         return port->conn && port_copy_out(port, request);
     case PORT_info:
         return port->conn && info(port, request);
+    case PORT_replicate:
+        return port->conn && port_replicate(port, request);
     default:
         return false;
     }
@@ -162,6 +166,7 @@ static bool belongs(const struct port_request *request) {
     case PORT_copy_data:
     case PORT_copy_done:
     case PORT_copy_fail:
+    case PORT_confirm:
         return true;
     default:
         return false;

@@ -7,7 +7,8 @@
 
 /* Of requests: the first element of the tuple. */
 #define PORT_REQUESTS(X) \
-    X(connect) X(run) X(copy_in) X(copy_out) X(copy_done) X(copy_fail) X(credit) X(cancel) X(info)
+    X(connect) X(run) X(copy_in) X(copy_out) X(copy_done) X(copy_fail) X(credit) X(cancel) X(info) \
+    X(replicate) X(confirm)
 
 /* Of the steps of a run. */
 #define PORT_STEPS(X) \
@@ -16,11 +17,11 @@
 /* Of events and of terms within answers. */
 #define PORT_REPLIES(X) \
     X(connected) X(failed) X(closed) X(notification) X(notice) X(parameters) \
-    X(described) X(columns) X(error) X(aborted) X(copying) X(taken)
+    X(described) X(columns) X(error) X(aborted) X(copying) X(taken) X(replicating) X(wal)
 
 /* Of an error: who ended the statement. Of a failed connect and a closed connection: why. */
 #define PORT_REASONS(X) \
-    X(server) X(timeout) X(cancelled) X(lost) X(protocol) X(refused) X(options)
+    X(server) X(timeout) X(cancelled) X(lost) X(protocol) X(refused) X(options) X(spill) X(wal)
 
 /* The fields of an error or a notice, and libpq's letters for them. */
 #define PORT_FIELDS(X) \
@@ -38,6 +39,7 @@
 /* The first byte of a frame to the VM. */
 #define PORT_FRAME_TERM 131u  /* an event, as an external term */
 #define PORT_FRAME_ANSWER 'A' /* records of the answer to a request */
+#define PORT_FRAME_WAL 'T'    /* transactions: cw_wal_frame.h */
 
 /* The first byte of a record. */
 #define PORT_RECORD_TERM 131u

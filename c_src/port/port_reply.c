@@ -4,6 +4,7 @@
 
 #include "port_answer.h"
 #include "port_mem.h"
+#include "port_wal.h"
 
 static void check(int failed) {
     if (failed)
@@ -174,6 +175,31 @@ void port_answer_taken(struct port *port, uint32_t bytes) {
     begin(&x, "taken", 2);
     check(ei_x_encode_ulong(&x, bytes));
     record(port, &x);
+}
+
+/* ---- replication ---- */
+
+void port_answer_replicating(struct port *port) {
+    ei_x_buff x;
+    begin(&x, "replicating", 1);
+    record(port, &x);
+}
+
+void port_tell_wal(struct port *port, const struct port_wal_report *report) {
+    const struct cw_assembly_info *info = &report->assembly;
+    ei_x_buff x;
+    begin(&x, "wal", 2);
+    number_pair(&x, "server", (long long)report->server);
+    number_pair(&x, "sent_at", report->sent_at);
+    number_pair(&x, "confirmed", (long long)report->confirmed);
+    number_pair(&x, "bytes", (long long)report->bytes);
+    number_pair(&x, "transactions", (long long)info->transactions);
+    number_pair(&x, "messages", (long long)info->messages);
+    number_pair(&x, "streamed", info->streamed);
+    number_pair(&x, "memory", (long long)info->memory);
+    number_pair(&x, "spilled", (long long)info->spilled);
+    check(ei_x_encode_empty_list(&x));
+    event(port, &x);
 }
 
 /* ---- the connection ---- */

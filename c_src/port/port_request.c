@@ -213,6 +213,41 @@ bool port_read_copy_out(const struct port_request *request, struct cw_bytes *sql
     return true;
 }
 
+/* ---- replication ---- */
+
+static uint64_t read_lsn(struct port_term *t) {
+    struct cw_bytes s = port_term_binary(t);
+    if (s.n == 8)
+        return cw_load64be(s.p);
+    t->bad = true;
+    return 0;
+}
+
+bool port_read_confirm(const struct port_request *request, uint32_t *credit, uint64_t *lsn) {
+    struct port_term t = request->rest;
+    uint32_t bytes = port_term_uint(&t);
+    uint64_t position = read_lsn(&t);
+    if (request->args != 2 || !port_term_done(&t))
+        return false;
+    *credit = bytes;
+    *lsn = position;
+    return true;
+}
+
+bool port_read_replicate(const struct port_request *request, struct port_replicate *r) {
+    struct port_term t = request->rest;
+    struct port_replicate got = {.sql = port_term_text(&t)};
+    got.start = read_lsn(&t);
+    got.credit = port_term_uint(&t);
+    got.spool = port_term_uint(&t);
+    got.interval = port_term_uint(&t);
+    got.dir = port_term_text(&t);
+    if (request->args != 6 || !port_term_done(&t) || got.interval == 0)
+        return false;
+    *r = got;
+    return true;
+}
+
 bool port_read_nothing(const struct port_request *request) {
     return request->args == 0 && port_term_done(&request->rest);
 }

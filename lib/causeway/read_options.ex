@@ -7,6 +7,8 @@ defmodule Causeway.ReadOptions do
 
   @doc "`{kind or nil, whether atoms may be made}`; `call` is for the error, which lists what it takes."
   def read!([], _call, _takes), do: {nil, false}
+  # What stores read with, every time.
+  def read!([atoms: :create], _call, [:kind, :atoms]), do: {nil, true}
 
   def read!(opts, call, takes) do
     unless Keyword.keyword?(opts), do: refuse(call, "options are a keyword list", opts, takes)

@@ -48,20 +48,8 @@ defmodule Causeway.Store do
 
   use Supervisor
   alias Causeway.{Clock, Doc}
-
-  alias Causeway.Store.{
-    Committer,
-    Error,
-    Gate,
-    Link,
-    LogWriter,
-    Options,
-    Publisher,
-    Rights,
-    Runtime
-  }
-
-  alias Causeway.Store.Transaction
+  alias Causeway.Store.{Committer, Disconnected, Error, Feeder, Gate, Link, LogWriter, Options}
+  alias Causeway.Store.{Publisher, Rights, Runtime, Transaction}
 
   @type address :: {bucket :: term(), key :: term()} | nonempty_list(term())
 
@@ -156,7 +144,8 @@ defmodule Causeway.Store do
   def snapshot(source), do: doc!(source)
 
   defp doc!(source, opts \\ [])
-  defp doc!(%Transaction{} = tx, _opts), do: Transaction.doc(tx)
+  defp doc!(%Transaction{} = tx, []), do: Transaction.doc(tx)
+  defp doc!(%Transaction{}, opts), do: not_in_transaction!(opts)
   defp doc!(name, []), do: name |> Runtime.fetch!() |> Runtime.doc()
 
   defp doc!(name, opts) do
@@ -186,6 +175,7 @@ defmodule Causeway.Store do
           {:ok, Clock.t()} | :ok | {:error, Error.t() | Causeway.Error.t()}
   def update(source, ops, opts \\ [])
   def update(%Transaction{} = tx, ops, []), do: Transaction.update(tx, ops!(ops))
+  def update(%Transaction{}, _ops, opts), do: not_in_transaction!(opts)
 
   def update(name, ops, opts) do
     opts = Options.transaction!(opts)
@@ -248,7 +238,7 @@ defmodule Causeway.Store do
   everything, `[bucket]`, or an address. Returns `{:ok, ref, snapshot}`: what is in the snapshot is not told again.
 
   With `:since`, the clock of an earlier event, it goes on after that one; where this replica does not remember
-  so far back, with a jump.
+  so far back, with a jump. It lasts until the caller or the store ends, or `unsubscribe/2`.
   """
   @spec subscribe(atom(), [] | [term()] | address(), since: Clock.t()) ::
           {:ok, reference(), Doc.t()}
@@ -268,18 +258,25 @@ defmodule Causeway.Store do
   def checkpoint(name), do: name |> Runtime.fetch!() |> LogWriter.checkpoint()
 
   @doc "Replicates with a peer, a node or `{name, node}`, from now on."
-  @spec connect(atom(), node() | {atom(), node()}) :: :ok
+  @spec connect(atom(), node() | {atom(), node()}) :: :ok | {:error, Error.t()}
   def connect(name, peer), do: name |> Runtime.running!() |> Gate.connect(Options.peer!(peer))
 
-  @doc "Takes nothing from a peer any more, and gives it nothing, until `connect/2`."
-  @spec disconnect(atom(), node() | {atom(), node()}) :: :ok
+  @doc """
+  Takes nothing from a peer any more, and gives it nothing, until `connect/2`. With `:dir`, that is so over restarts,
+  also when `:peers` has it. An `{:error, error}`, of the disk, has done nothing.
+  """
+  @spec disconnect(atom(), node() | {atom(), node()}) :: :ok | {:error, Error.t()}
   def disconnect(name, peer),
     do: name |> Runtime.running!() |> Gate.disconnect(Options.peer!(peer))
 
   @doc """
   What there is to know: `:replica` and `:actor`, `:cells` and `:bytes` in memory, `:clock`, `:version`, `:log` and
-  `:checkpoint`; `:peers`, each with whether it is `:connected` or the `:reason` why not, its `:clock` when it was, and
-  the `:bytes` and `:deltas` that came from it.
+  `:checkpoint`; `:disconnected`, those that are by `disconnect/2`; `:peers`, each with
+
+    * whether it is `:connected`, or the `:reason` why not
+    * `:lag`, how many writes of those here it is not known to have; nil when it was never connected
+    * `:clock`, what it had seen when it was connected last
+    * the `:bytes` and `:deltas` that came from it
   """
   @spec info(atom()) :: map()
   def info(name) do
@@ -291,7 +288,8 @@ defmodule Causeway.Store do
       replica: rt.opts.replica,
       clock: Doc.clock(doc),
       dir: rt.opts[:dir],
-      peers: Link.infos(rt)
+      peers: for(peer <- Link.infos(rt), do: Map.put(peer, :lag, Feeder.lag(rt, peer.peer))),
+      disconnected: rt |> Disconnected.all() |> Enum.sort()
     })
   end
 
@@ -312,6 +310,12 @@ defmodule Causeway.Store do
 
   def op!(op) when is_tuple(op) and tuple_size(op) > 1, do: put_elem(op, 1, path!(elem(op, 1)))
   def op!(other), do: raise(Causeway.Error, reason: {:bad_operation, other})
+
+  defp not_in_transaction!(opts) do
+    why = "is for the transaction as a whole, not for what is done in it"
+    Options.transaction!(opts)
+    raise Error, reason: {:bad_option, opts |> Keyword.keys() |> hd(), why}
+  end
 
   defp ok!(:ok), do: :ok
   defp ok!({:ok, value}), do: value

@@ -64,6 +64,23 @@ defmodule Causeway.NifTest do
       assert MapSet.size(Doc.get(start, [:s])) == 500
     end
 
+    test "codecs go on" do
+      for _ <- 1..3, reduce: [] do
+        codecs ->
+          spec = {:composite, [{23, :int4}, {1184, :timestamptz}]}
+          codecs = [:causeway_nif.pg_codec_compile([{-1, {:array, 9, spec}}], [], []) | codecs]
+          reload()
+          row = [[{1, ~U[2024-02-29 12:00:00.000001Z]}, nil]]
+
+          for codec <- codecs do
+            bytes = :causeway_nif.pg_encode(codec, row)
+            assert :causeway_nif.pg_decode_rows(codec, bytes, 1, []) == [row]
+          end
+
+          codecs
+      end
+    end
+
     test "documents go on in a library from another file, when the old one is closed" do
       before = System.get_env("CAUSEWAY_NIF")
       start = set(500)
@@ -251,6 +268,31 @@ defmodule Causeway.NifTest do
       for _ <- 1..500, do: fail.()
       before = memory()
       for _ <- 1..5_000, do: fail.()
+      assert memory() - before < 2_000_000
+    end
+
+    test "values of PostgreSQL, right and wrong" do
+      spec = {:array, 25, :text}
+      text = String.duplicate("x", 5_000)
+      codec = :causeway_nif.pg_codec_compile([{-1, spec}, {-1, :numeric}, {-1, :hstore}], [], [])
+      row = [[text, text], 10 ** 100, %{"a" => text}]
+      bytes = :causeway_nif.pg_encode(codec, row)
+      large = [[String.duplicate("x", 500_000)], 10 ** 5_000, %{}]
+
+      round = fn ->
+        for _ <- 1..div(1_000, @scale) do
+          :causeway_nif.pg_decode_rows(codec, bytes, 1, [])
+          {:error, :emalformed} = :causeway_nif.pg_decode_rows(codec, bytes <> "x", 1, [])
+          {:error, {2, _, _, _}} = :causeway_nif.pg_encode(codec, List.replace_at(row, 2, 1))
+          {:error, {2, _, _, _}} = :causeway_nif.pg_encode(codec, List.replace_at(large, 2, 1))
+          {:error, {:row, 1, _}} = :causeway_nif.pg_encode_rows(codec, [large, 1])
+          :causeway_nif.pg_codec_compile([{-1, spec}], [], [])
+        end
+      end
+
+      round.()
+      before = memory()
+      for _ <- 1..5, do: round.()
       assert memory() - before < 2_000_000
     end
 

@@ -17,18 +17,27 @@ defmodule Causeway.Cluster do
     :ok
   end
 
-  @doc "Starts a node: `{peer, node}`. It ends with the process that starts it."
-  def start_node(name) do
+  @doc "A name that no other node has."
+  def unique(name), do: :"#{name}-#{System.pid()}-#{System.unique_integer([:positive])}"
+
+  @doc """
+  Starts a node: `{peer, node}`. It ends with the process that starts it.
+
+  Options: `:name`, one of `unique/1`, when it is to be that of a node that has been killed; `:flags` of the VM, a
+  string; `:env`, pairs of strings.
+  """
+  def start_node(name, opts \\ []) do
     {:ok, peer, node} =
       :peer.start_link(%{
-        name: :"#{name}-#{System.pid()}-#{System.unique_integer([:positive])}",
+        name: opts[:name] || unique(name),
         host: '127.0.0.1',
+        env: for({key, value} <- opts[:env] || [], do: {to_charlist(key), to_charlist(value)}),
         longnames: true,
         connection: :standard_io,
         wait_boot: 30_000,
         # Whoever is cut off from one is not cut off from all.
         args:
-          '-setcookie #{@cookie} -connect_all false -kernel prevent_overlapping_partitions false +S 1 -pa'
+          '-setcookie #{@cookie} -connect_all false -kernel prevent_overlapping_partitions false +S 1 #{opts[:flags]} -pa'
           |> :string.tokens(' ')
           |> Enum.concat(:code.get_path())
       })
@@ -65,10 +74,15 @@ defmodule Causeway.Cluster do
 
   @doc false
   def start_unlinked(opts) do
-    with {:ok, pid} <- Causeway.Store.start_link(opts) do
-      Process.unlink(pid)
-      {:ok, pid}
-    end
+    {_, ref} =
+      spawn_monitor(fn ->
+        Process.flag(:trap_exit, true)
+        result = Causeway.Store.start_link(opts)
+        with {:ok, pid} <- result, do: Process.unlink(pid)
+        exit({:started, result})
+      end)
+
+    receive(do: ({:DOWN, ^ref, _, _, {:started, result}} -> result))
   end
 
   @doc "kill -9."

@@ -49,7 +49,7 @@ defmodule Causeway.CountFormatter do
     kinds = for {{outcome, kind}, n} <- counts, do: "#{outcome} #{kind} #{n}\n"
 
     integrations =
-      for {app, module} <- Mix.Project.config()[:integrations] do
+      for {app, module} <- Mix.Project.config()[:integrations] || [] do
         presence = if Code.ensure_loaded?(module), do: "present", else: "absent"
         integration(app, presence, counts)
       end

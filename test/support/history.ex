@@ -13,7 +13,8 @@ defmodule Causeway.History do
   #     cyclic      session order and reads-from go round in a circle
   #     causal      W is visible, and not what W had seen
   #     stale       a session does not see what it saw or wrote before
-  #     overwritten "last" is what a visible transaction has overwritten
+  #     overwritten "last" is what a visible transaction, or the session that it is of, had seen and overwritten
+  #     overruled   "last" is what a store knew of before it committed a visible transaction that puts there, too
   #     uncounted   "count" is not the number of ids
   #     lost        after all have met, somebody lacks what was committed
   #     conflict    two transactions were certified and have written the same object unseen by each other
@@ -21,8 +22,10 @@ defmodule Causeway.History do
   defmodule Tx do
     @moduledoc false
     # session: {client, number within it}; reads: `nil` when nothing was read; outcome: :ok | :unknown (the store
-    # stopped before it answered)
-    defstruct [:id, :session, :store, :reads, writes: [], outcome: :ok, certify: false]
+    # stopped before it answered); pause: between reading and writing; when something was committed: actor, who did, and
+    # clock, a map, the store's with it
+    defstruct [:id, :session, :store, :reads, :actor, :clock] ++
+                [writes: [], outcome: :ok, certify: false, pause: 0]
   end
 
   @nothing %{"all" => MapSet.new(), "last" => nil, "count" => 0}
@@ -33,7 +36,11 @@ defmodule Causeway.History do
   @doc "All that is wrong with the transactions and with the last reads; `[]` when nothing is."
   def check(txs, last_reads) do
     known = Map.new(txs, &{&1.id, &1})
-    seen = for tx <- txs, tx.reads != nil, into: %{}, do: {tx.id, visible(tx.reads)}
+    due = due(txs)
+    # What a transaction that has not read had seen is no less than what its session had.
+    seen =
+      for tx <- txs, into: %{}, do: {tx.id, if(tx.reads, do: visible(tx.reads), else: due[tx.id])}
+
     finals = for {who, reads} <- last_reads, do: %Tx{id: {:last, who}, reads: reads}
 
     Enum.concat([
@@ -41,8 +48,9 @@ defmodule Causeway.History do
       Enum.flat_map(txs ++ finals, &aborted(&1, known)),
       cyclic(txs, seen),
       Enum.flat_map(txs, &causal(&1, seen)),
-      stale(txs, seen),
+      Enum.flat_map(txs, &stale(&1, due, seen)),
       Enum.flat_map(txs ++ finals, &overwritten(&1, seen)),
+      overruled(txs, finals),
       Enum.flat_map(txs ++ finals, &uncounted/1),
       Enum.flat_map(finals, &lost(&1, txs)),
       conflicts(txs, seen)
@@ -93,27 +101,28 @@ defmodule Causeway.History do
         do: {:causal, tx.id, w, MapSet.to_list(missing)}
   end
 
-  # By session, in order, each with what must be visible by then.
-  defp stale(txs, seen) do
-    txs
-    |> Enum.group_by(&elem(&1.session, 0))
-    |> Enum.flat_map(fn {_, session} ->
-      session
-      |> Enum.sort_by(&elem(&1.session, 1))
-      |> Enum.flat_map_reduce(MapSet.new(), &stale_one(&1, &2, seen))
-      |> elem(0)
-    end)
+  defp stale(tx, due, seen) do
+    missing = MapSet.difference(due[tx.id], seen[tx.id])
+    if MapSet.size(missing) > 0, do: [{:stale, tx.id, MapSet.to_list(missing)}], else: []
   end
 
-  defp stale_one(tx, due, seen) do
-    now = Map.get(seen, tx.id, due)
-    missing = MapSet.difference(due, now)
-    wrote? = tx.writes != [] and tx.outcome == :ok
+  # By transaction, what its session has seen or written before it.
+  defp due(txs) do
+    for {_, session} <- Enum.group_by(txs, &elem(&1.session, 0)),
+        {tx, due} <- session |> Enum.sort_by(&elem(&1.session, 1)) |> due_in_order(),
+        into: %{},
+        do: {tx.id, due}
+  end
 
-    due =
-      if wrote?, do: now |> MapSet.union(due) |> MapSet.put(tx.id), else: MapSet.union(now, due)
+  defp due_in_order(session) do
+    {dues, _} =
+      Enum.map_reduce(session, MapSet.new(), fn tx, due ->
+        now = if tx.reads, do: MapSet.union(due, visible(tx.reads)), else: due
+        wrote? = tx.writes != [] and tx.outcome == :ok
+        {{tx, due}, if(wrote?, do: MapSet.put(now, tx.id), else: now)}
+      end)
 
-    {if(MapSet.size(missing) > 0, do: [{:stale, tx.id, MapSet.to_list(missing)}], else: []), due}
+    dues
   end
 
   defp pairs(txs) do
@@ -139,6 +148,42 @@ defmodule Causeway.History do
       do: for(w <- ids, w != last, last in Map.get(seen, w, []), do: w),
       else: [:never_written]
   end
+
+  # Of two that have not seen each other, the clocks decide; but a store's clock has seen what the store has.
+  defp overruled(txs, finals) do
+    known = for tx <- txs, tx.clock != nil, into: %{}, do: {tx.id, tx}
+
+    before =
+      known
+      |> Map.values()
+      |> Enum.group_by(& &1.actor)
+      |> Enum.flat_map(&known_before/1)
+      |> Map.new()
+
+    for %Tx{reads: %{} = reads} = tx <- txs ++ finals,
+        {object, %{"all" => ids, "last" => last}} <- reads,
+        is_map_key(known, last),
+        w <- ids,
+        is_map_key(known, w) and contains?(before[w], known[last].clock),
+        do: {:overruled, tx.id, object, last, w}
+  end
+
+  # By transaction, the clock of the one that the same store has committed last before it. Those with the same clock were
+  # committed together.
+  defp known_before({actor, txs}) do
+    {befores, _} =
+      txs
+      |> Enum.group_by(& &1.clock[actor])
+      |> Enum.sort()
+      |> Enum.flat_map_reduce(%{}, fn {_, [%{clock: clock} | _] = group}, before ->
+        {for(tx <- group, do: {tx.id, before}), clock}
+      end)
+
+    befores
+  end
+
+  defp contains?(clock, other),
+    do: Enum.all?(other, fn {who, n} -> Map.get(clock, who, 0) >= n end)
 
   defp uncounted(%Tx{reads: nil}), do: []
 

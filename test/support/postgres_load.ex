@@ -59,16 +59,14 @@ defmodule Causeway.PostgresLoad do
   """
 
   @doc "Makes the tables."
-  def create!(server, database) do
-    PostgresServer.psql!(server, @schema, database)
-    File.write!(script(server), @script)
-  end
+  def create!(server, database), do: PostgresServer.psql!(server, @schema, database)
 
   defp script(server), do: Path.join(server.dir, "load.sql")
 
   @doc "Starts the load; `:rate` is how many transactions a second, all clients together."
   def start!(server, database, opts \\ []) do
     {:ok, bin} = PostgresServer.bin()
+    File.write!(script(server), @script)
     rate = if rate = opts[:rate], do: ["-R", "#{rate}"], else: []
     connection = ~w(-h 127.0.0.1 -p #{opts[:port] || server.port} -U postgres)
 

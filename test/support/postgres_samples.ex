@@ -46,6 +46,38 @@ defmodule Causeway.PostgresSamples do
     numbers() ++ texts() ++ times() ++ addresses() ++ figures() ++ documents() ++ made_of_others()
   end
 
+  @doc "A term with the structs that a connection here would give."
+  def here(term) do
+    structs = if Code.ensure_loaded?(Postgrex), do: Postgrex, else: Causeway.Postgres
+    with_structs(term, structs, if(Code.ensure_loaded?(Decimal), do: Decimal, else: Numeric))
+  end
+
+  @doc "A term with the structs of another library."
+  def with_structs(%Numeric{} = number, _structs, numbers),
+    do: struct!(numbers, Map.from_struct(number))
+
+  def with_structs(%module{} = struct, structs, numbers) do
+    case Module.split(module) do
+      ["Causeway", "Postgres", name] ->
+        fields =
+          for {key, value} <- Map.from_struct(struct),
+              do: {key, with_structs(value, structs, numbers)}
+
+        struct!(Module.concat(structs, name), fields)
+
+      _ ->
+        struct
+    end
+  end
+
+  def with_structs(list, structs, numbers) when is_list(list),
+    do: for(term <- list, do: with_structs(term, structs, numbers))
+
+  def with_structs(tuple, structs, numbers) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> with_structs(structs, numbers) |> List.to_tuple()
+
+  def with_structs(term, _structs, _numbers), do: term
+
   # ---- numbers ----
 
   defp numbers do

@@ -2,7 +2,8 @@ defmodule Causeway.StallProxy do
   @moduledoc false
   # A TCP proxy between a client and a server on the loopback interface, for networks that misbehave. While it is
   # stalled, nothing passes and no connection is closed, as behind a firewall that drops packets; what was on its way
-  # comes when it resumes. `cut/1` resets all connections; `refuse/1` closes new ones at once, until `accept/1`.
+  # comes when it resumes. `forget/1` does this for ever to the connections that there are, as a
+  # firewall that was restarted; `cut/1` resets them; `refuse/1` closes new ones at once, until `accept/1`.
   use GenServer
 
   @doc "Starts it in front of a port; it ends with the caller. `port/1` says where it listens."
@@ -11,6 +12,7 @@ defmodule Causeway.StallProxy do
   def port(proxy), do: GenServer.call(proxy, :port)
   def stall(proxy), do: GenServer.call(proxy, :stall)
   def resume(proxy), do: GenServer.call(proxy, :resume)
+  def forget(proxy), do: GenServer.call(proxy, :forget)
   def cut(proxy), do: GenServer.call(proxy, :cut)
   def refuse(proxy), do: GenServer.call(proxy, {:refuse, true})
   def accept(proxy), do: GenServer.call(proxy, {:refuse, false})
@@ -35,6 +37,7 @@ defmodule Causeway.StallProxy do
        target: target,
        pairs: %{},
        waiting: [],
+       forgotten: [],
        stalled?: false,
        refuse?: false
      }}
@@ -63,6 +66,12 @@ defmodule Causeway.StallProxy do
   def handle_call(:cut, _from, s) do
     Enum.each(Map.keys(s.pairs), &reset/1)
     {:reply, :ok, %{s | pairs: %{}, waiting: []}}
+  end
+
+  # Neither closed nor read: the sockets stay this process's.
+  def handle_call(:forget, _from, s) do
+    for socket <- Map.keys(s.pairs), do: :inet.setopts(socket, active: false)
+    {:reply, :ok, %{s | pairs: %{}, waiting: [], forgotten: Map.keys(s.pairs) ++ s.forgotten}}
   end
 
   def handle_call({:refuse, refuse?}, _from, s), do: {:reply, :ok, %{s | refuse?: refuse?}}
@@ -94,8 +103,11 @@ defmodule Causeway.StallProxy do
   end
 
   defp handle({:tcp, socket, data}, s) do
-    with %{^socket => other} <- s.pairs, do: :gen_tcp.send(other, data)
-    :inet.setopts(socket, active: :once)
+    with %{^socket => other} <- s.pairs do
+      :gen_tcp.send(other, data)
+      :inet.setopts(socket, active: :once)
+    end
+
     s
   end
 

@@ -7,7 +7,7 @@ defmodule Causeway.Postgres.Codec do
   #     columns: Types.columns(types, columns, fetch)        decode_rows/4, and result_format for the request
   #     WAL:     Types.relation(types, columns, fetch)       ref for the decoder in C, decode_json/2 for what it gives
 
-  alias Causeway.Postgres.{EncodeError, Json, Numeric, TextValues, TypeWalk}
+  alias Causeway.Postgres.{EncodeError, Json, Numeric, TextForm, TextValues, TypeWalk}
 
   @enforce_keys [:ref, :columns, :specs, :names, :options]
   defstruct [
@@ -17,13 +17,15 @@ defmodule Causeway.Postgres.Codec do
     :names,
     :options,
     :json,
+    :prepare,
     param_formats: <<>>,
     result_format: 1
   ]
 
   @typedoc """
   `columns` are OIDs and type modifiers; `param_formats` has a byte for each parameter, `result_format` is for all
-  columns: 0 for text, 1 for binary, as in libpq. `json` is nil when no column holds any.
+  columns: 0 for text, 1 for binary, as in libpq. `json` is nil when no column holds any; `prepare` says whether Elixir
+  has something to do with parameters before C has, and whether their types are to be inferred.
   """
   @type t :: %__MODULE__{
           ref: :causeway_nif.pg_codec(),
@@ -32,6 +34,7 @@ defmodule Causeway.Postgres.Codec do
           names: [String.t()],
           options: options,
           json: list | nil,
+          prepare: nil | :all | :infer,
           param_formats: binary,
           result_format: 0 | 1
         }
@@ -44,10 +47,10 @@ defmodule Causeway.Postgres.Codec do
   Each parameter's length, 32 bits, and bytes, in one binary; a length of -1 is NULL.
   """
   @spec encode(t, [term]) :: {:ok, binary} | {:error, EncodeError.t()}
-  def encode(%__MODULE__{json: nil} = codec, params), do: encode_now(codec, params)
+  def encode(%__MODULE__{prepare: nil} = codec, params), do: encode_now(codec, params)
 
   def encode(%__MODULE__{} = codec, params) do
-    with {:ok, params} <- encode_json(codec, params), do: encode_now(codec, params)
+    with {:ok, params} <- prepare(codec, params), do: encode_now(codec, params)
   end
 
   defp encode_now(codec, params) do
@@ -69,10 +72,10 @@ defmodule Causeway.Postgres.Codec do
   Rows as `COPY ... FROM STDIN (FORMAT binary)` has them, without its header and trailer.
   """
   @spec encode_rows(t, [[term]]) :: {:ok, binary} | {:error, EncodeError.t()}
-  def encode_rows(%__MODULE__{json: nil} = codec, rows), do: encode_rows_now(codec, rows)
+  def encode_rows(%__MODULE__{prepare: nil} = codec, rows), do: encode_rows_now(codec, rows)
 
   def encode_rows(%__MODULE__{} = codec, rows) do
-    with {:ok, rows} <- encode_json_rows(codec, rows, 0, []), do: encode_rows_now(codec, rows)
+    with {:ok, rows} <- prepare_rows(codec, rows, 0, []), do: encode_rows_now(codec, rows)
   end
 
   defp encode_rows_now(codec, rows) do
@@ -112,32 +115,43 @@ defmodule Causeway.Postgres.Codec do
 
   defp round_number(_kind, value), do: value
 
-  defp encode_json(%{options: %{json: nil}}, params), do: {:ok, params}
-  defp encode_json(codec, params), do: encode_json(codec.specs, params, codec, 1, [])
+  # What Elixir does before C does the rest: documents, and the text of what is of unknown type.
+  defp prepare(codec, params), do: prepare(codec.specs, params, codec, 1, [])
 
-  defp encode_json([spec | specs], [param | params], codec, at, done) do
-    case document(spec, param, codec.options.json) do
-      {:ok, param} -> encode_json(specs, params, codec, at + 1, [param | done])
-      {:error, error} -> {:error, refusal(codec, {at - 1, :json, :json, error})}
+  defp prepare([spec | specs], [param | params], codec, at, done) do
+    case prepare_one(spec, param, codec) do
+      {:ok, param} -> prepare(specs, params, codec, at + 1, [param | done])
+      {:error, kind, reason, bad} -> {:error, refusal(codec, {at - 1, kind, reason, bad})}
     end
   end
 
-  defp encode_json(_specs, params, _codec, _at, done), do: {:ok, Enum.reverse(done, params)}
+  defp prepare(_specs, params, _codec, _at, done), do: {:ok, Enum.reverse(done, params)}
 
-  defp document(spec, param, library) do
-    {:ok, Json.encode(spec, param, library)}
-  rescue
-    error -> {:error, error}
+  # A binary for a type that the server has named is the type's text.
+  defp prepare_one(:literal, param, %{prepare: :all}) when is_binary(param), do: {:ok, param}
+  defp prepare_one(:literal, nil, _codec), do: {:ok, nil}
+
+  defp prepare_one(:literal, param, codec) do
+    with {:error, bad} <- TextForm.encode(param, codec.options.json),
+         do: {:error, :literal, :wrong, bad}
   end
 
-  defp encode_json_rows(codec, [row | rows], at, done) do
-    case encode_json(codec, row) do
-      {:ok, row} -> encode_json_rows(codec, rows, at + 1, [row | done])
+  defp prepare_one(_spec, param, %{options: %{json: nil}}), do: {:ok, param}
+
+  defp prepare_one(spec, param, %{options: %{json: library}}) do
+    {:ok, Json.encode(spec, param, library)}
+  rescue
+    error -> {:error, :json, :json, error}
+  end
+
+  defp prepare_rows(codec, [row | rows], at, done) do
+    case prepare(codec, row) do
+      {:ok, row} -> prepare_rows(codec, rows, at + 1, [row | done])
       {:error, error} -> {:error, %{error | row: at}}
     end
   end
 
-  defp encode_json_rows(_codec, rows, _at, done), do: {:ok, Enum.reverse(done, rows)}
+  defp prepare_rows(_codec, rows, _at, done), do: {:ok, Enum.reverse(done, rows)}
 
   defp refusal(_codec, {:count, n, given}),
     do: %EncodeError{reason: :count, param: n, value: given}

@@ -37,6 +37,11 @@ defmodule Causeway.Postgres.EncodeError do
   defp sentence(%{reason: :list, value: value}),
     do: "parameters must be a list, got #{Short.inspect(value)}"
 
+  defp sentence(%{reason: :too_large, param: nil}),
+    do: "parameters come to more than 2 GB, or one to more than 1 GB"
+
+  defp sentence(%{reason: :out_of_memory}), do: "out of memory; nothing was sent"
+
   defp sentence(%{param: param, type: type} = error),
     do: "parameter $#{param} of type #{type}: #{problem(error)}"
 
@@ -97,10 +102,14 @@ defmodule Causeway.Postgres.EncodeError do
       "an integer, a float, a Decimal or a Causeway.Postgres.Numeric with up to 131072 digits before the point " <>
         "and 16383 after it"
 
-  def expected(kind) when kind in [:text, :bytea, :versioned, :literal], do: "a binary"
+  def expected(kind) when kind in [:text, :bytea, :versioned], do: "a binary"
+  def expected(:literal), do: "a binary with the text, or a term that has one"
   def expected(:name), do: "a binary of up to 63 bytes"
   def expected(:char), do: "a binary of one byte"
-  def expected(kind) when kind in [:json, :jsonb], do: "a binary with the document"
+
+  def expected(kind) when kind in [:json, :jsonb],
+    do: "a binary with the document, as there is no JSON library here"
+
   def expected(:uuid), do: "a binary of 16 bytes"
   def expected(:bit), do: "a bitstring"
   def expected(:date), do: "a Date from -4713-11-24 to 5874897-12-31, :inf or :\"-inf\""

@@ -11,11 +11,13 @@ defmodule Causeway.Postgres.Protocol do
 
   # The same names, in the same order, as in c_src/port/port_protocol.h.
   @names %{
-    requests: ~w(connect run copy_in copy_out copy_done copy_fail credit cancel info)a,
+    requests: ~w(connect run copy_in copy_out copy_done copy_fail credit cancel info
+                replicate confirm)a,
     steps: ~w(prepare describe execute query simple close sync)a,
     replies:
-      ~w(connected failed closed notification notice parameters described columns error aborted copying taken)a,
-    reasons: ~w(server timeout cancelled lost protocol refused options)a,
+      ~w(connected failed closed notification notice parameters described columns error aborted copying taken
+         replicating wal)a,
+    reasons: ~w(server timeout cancelled lost protocol refused options spill wal)a,
     fields:
       ~w(severity code message detail hint position internal_position internal_query where schema table column
          data_type constraint file line routine)a
@@ -125,6 +127,18 @@ defmodule Causeway.Postgres.Protocol do
   @spec copy_fail(binary) :: body
   def copy_fail(why), do: term({:copy_fail, why})
 
+  @doc """
+  Starts logical replication: the statement, where it starts, how many bytes of frames may be sent before more is given,
+  the memory for streamed transactions, the milliseconds between two words to the server, the folder for files.
+  """
+  @spec replicate(map) :: body
+  def replicate(%{sql: sql, start: start, credit: credit, spool: spool, interval: ms, dir: dir}),
+    do: term({:replicate, sql, <<start::64>>, credit, spool, ms, dir})
+
+  @doc "So many bytes more may be sent; up to a position, 0 for none, all is done."
+  @spec confirm(non_neg_integer, non_neg_integer) :: body
+  def confirm(credit, lsn), do: term({:confirm, credit, <<lsn::64>>})
+
   @doc "OIDs as a step has them."
   @spec oids([non_neg_integer]) :: binary
   def oids(oids), do: for(oid <- oids, into: <<>>, do: <<oid::32>>)
@@ -160,9 +174,11 @@ defmodule Causeway.Postgres.Protocol do
   What a frame is: a part of an answer, its last part with the transaction's state, or an event. What is in an answer
   `records/1` tells.
   """
-  @spec frame(binary) :: {:more, binary} | {:last, state :: byte, binary} | {:event, tuple}
+  @spec frame(binary) ::
+          {:more, binary} | {:last, state :: byte, binary} | {:event, tuple} | {:wal, binary}
   def frame(<<?A, 0, records::binary>>), do: {:more, records}
   def frame(<<?A, state, records::binary>>), do: {:last, state, records}
+  def frame(<<?T, _::binary>> = transactions), do: {:wal, transactions}
   def frame(<<131, _::binary>> = term), do: {:event, :erlang.binary_to_term(term)}
 
   @doc "The records of a part of an answer."

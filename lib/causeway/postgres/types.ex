@@ -62,9 +62,29 @@ defmodule Causeway.Postgres.Types do
     with {:ok, found} <- lookup(types, oids, fetch) do
       # Those without a binary form, or one that is known here, are sent as text.
       specs = for {_name, spec} <- found, do: if(sendable?(spec), do: spec, else: :literal)
-      codec = compile(types, for(oid <- oids, do: {oid, -1}), found, specs)
-      {:ok, %{codec | param_formats: for(spec <- specs, into: <<>>, do: <<format(spec)>>)}}
+      {:ok, parameters(types, oids, found, specs)}
     end
+  end
+
+  @doc """
+  A codec for so many parameters whose types are not known: all are sent as text, and the server finds out. Terms have
+  to say by themselves what they are: lists are arrays, tuples composites, maps documents.
+  """
+  @spec inferred(t, non_neg_integer) :: Codec.t()
+  def inferred(types, n) do
+    unknown = List.duplicate({"unknown", :literal}, n)
+    codec = parameters(types, List.duplicate(0, n), unknown, List.duplicate(:literal, n))
+    %{codec | prepare: :infer}
+  end
+
+  defp parameters(types, oids, found, specs) do
+    codec = compile(types, for(oid <- oids, do: {oid, -1}), found, specs)
+
+    %{
+      codec
+      | param_formats: for(spec <- specs, into: <<>>, do: <<format(spec)>>),
+        prepare: if(codec.json != nil or :literal in specs, do: :all)
+    }
   end
 
   defp format(:literal), do: 0

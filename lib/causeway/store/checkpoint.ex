@@ -73,7 +73,7 @@ defmodule Causeway.Store.Checkpoint do
           do: decode(body, number, actor, path),
           else: corrupt(path, "checksum")
 
-      {:ok, <<"causeway chk ", _::16, "\n", _::binary>>} ->
+      {:ok, <<"causeway chk ", version::binary-size(2), "\n", _::binary>>} when version != "01" ->
         {:error, %Error{reason: {:newer_format, path}}}
 
       {:ok, _} ->

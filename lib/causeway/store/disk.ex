@@ -4,6 +4,7 @@ defmodule Causeway.Store.Disk do
   #
   #     LOCK              locked while the store is open; where and since when IDENTITY lies
   #     IDENTITY          the replica, and the actor under which it writes
+  #     DISCONNECTED      whom it does not replicate with
   #     checkpoint-N      the state after record N
   #     log-N             records from N on
   #
@@ -204,22 +205,28 @@ defmodule Causeway.Store.Disk do
 
   # ---- IDENTITY ----
 
-  # Under a name of its own first: it must be whole. A crash before LOCK is written makes a new actor, no harm.
+  # A crash before LOCK is written makes a new actor, no harm.
   defp write_identity(disk, changes) do
     path = path(disk, "IDENTITY")
-    new = path <> ".new"
     identity = disk.identity |> Map.merge(changes) |> Map.put(:boot, boot())
 
-    with :ok <- File.write(new, encode_identity(identity), [:sync]),
-         :ok <- File.rename(new, path),
+    with :ok <- write_whole(path, encode_identity(identity)),
          {:ok, stamp} <- stamp(path),
-         :ok <- File.write(path(disk, "LOCK"), stamp, [:sync]),
-         :ok <- sync_dir(disk) do
+         :ok <- File.write(path(disk, "LOCK"), stamp, [:sync]) do
       {:ok, %{disk | identity: identity}}
     else
-      {:error, %Error{}} = error ->
-        error
+      {:error, %Error{}} = error -> error
+      {:error, reason} -> disk_error("write", path(disk, "LOCK"), reason)
+    end
+  end
 
+  @doc "Writes a file, all of it or nothing: under a name of its own first."
+  def write_whole(path, bytes) do
+    new = path <> ".new"
+
+    with :ok <- File.write(new, bytes, [:sync]), :ok <- File.rename(new, path) do
+      sync_dir(%{dir: Path.dirname(path)})
+    else
       {:error, reason} ->
         File.rm(new)
         disk_error("write", path, reason)

@@ -115,6 +115,9 @@ defmodule Causeway.Store.Error do
       "only a backup has what was in it: put all of its files there, and no others"
   end
 
+  defp salvage("DISCONNECTED", _path, _offset),
+    do: "delete the file, and disconnect again from those that shall not be replicated with"
+
   defp salvage(_identity, path, _offset) do
     "start a store of the same replica with an empty directory, stop it, and copy its IDENTITY to #{path}, which " <>
       "loses nothing"

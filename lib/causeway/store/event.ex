@@ -5,8 +5,9 @@ defmodule Causeway.Store.Event do
 
     * `:clock` - what the store had seen with it; to be given to `Causeway.Store.subscribe/3` as `:since`
     * `:changes` - below the prefix, in the order of their paths, as of `Causeway.Doc.diff/3`: `{path, kind, old, new}`
-    * `:jump` - whether there were changes before this one that are not in it, because the subscriber was too slow or
-      asked for too long ago; `:changes` is then empty, and `:snapshot` is what to go on from
+    * `:jump` - whether there were, or may have been, changes before this one that are not in it, because the subscriber
+      was too slow, asked for too long ago, or a process of the store has crashed; `:changes` is then empty, and
+      `:snapshot` is what to go on from
     * `:snapshot` - the store as of this event, a `Causeway.Doc`
   """
   defstruct [:clock, :snapshot, changes: [], jump: false]

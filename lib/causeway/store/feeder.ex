@@ -20,6 +20,7 @@ defmodule Causeway.Store.Feeder do
   # sent: what the peer has, or will have when all that is on its way has arrived
   defstruct [
     :rt,
+    :peer,
     :link,
     :sent,
     :relay,
@@ -30,13 +31,30 @@ defmodule Causeway.Store.Feeder do
     armed: false
   ]
 
-  def start_link({rt, link, clock}), do: GenServer.start_link(__MODULE__, {rt, link, clock})
+  @doc "Feeds `peer`, whose link it is, and who has seen `clock`."
+  def start_link({_rt, _peer, _link, _clock} = arg), do: GenServer.start_link(__MODULE__, arg)
 
   @impl true
-  def init({rt, link, clock}) do
+  def init({rt, peer, link, clock}) do
     Process.monitor(link)
-    {:ok, %__MODULE__{rt: rt, link: link, sent: clock}, {:continue, :pump}}
+
+    {:ok, has(%__MODULE__{rt: rt, peer: peer, link: link, sent: clock}, clock),
+     {:continue, :pump}}
   end
+
+  @doc "How many writes of those here the peer is not known to have; nil when it was never heard of."
+  def lag(rt, peer) do
+    with [{_, clock}] <- :ets.lookup(rt.table, {:has, peer}) do
+      theirs = Clock.to_map(clock)
+      ours = rt |> Runtime.doc() |> Doc.clock() |> Clock.to_map()
+      Enum.sum(for {who, n} <- ours, do: max(n - Map.get(theirs, who, 0), 0))
+    else
+      [] -> nil
+    end
+  end
+
+  @doc "Forgets a peer that is not fed any more."
+  def forget(rt, peer), do: :ets.delete(rt.table, {:has, peer})
 
   @impl true
   def handle_continue(:pump, state), do: {:noreply, pump(state)}
@@ -65,7 +83,11 @@ defmodule Causeway.Store.Feeder do
   def handle_info({:DOWN, _, :process, _, _}, state), do: {:stop, :normal, state}
 
   defp has(state, nil), do: state
-  defp has(state, clock), do: %{state | sent: Clock.merge(state.sent, clock)}
+
+  defp has(state, clock) do
+    :ets.insert(state.rt.table, {{:has, state.peer}, clock})
+    %{state | sent: Clock.merge(state.sent, clock)}
+  end
 
   defp pump(%{inflight: @window} = state), do: state
   defp pump(%{reconcile: reconcile} = state) when reconcile != nil, do: state

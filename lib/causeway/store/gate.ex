@@ -5,7 +5,7 @@ defmodule Causeway.Store.Gate do
 
   use GenServer
   alias Causeway.{Clock, Doc}
-  alias Causeway.Store.{Committer, Feeder, Link, Runtime}
+  alias Causeway.Store.{Committer, Disconnected, Feeder, Link, Runtime}
 
   @protocol 1
   @timeout 5_000
@@ -52,10 +52,14 @@ defmodule Causeway.Store.Gate do
 
   @impl true
   def init(rt) do
-    :ets.insert_new(rt.table, {:barred, MapSet.new()})
-    state = %{rt: rt, feeders: %{}}
-    known = for peer <- rt.opts.peers, do: normal(rt, peer)
-    {:ok, Enum.reduce(known ++ members(rt), state, &link(&2, &1))}
+    with :ok <- Disconnected.load(rt) do
+      known = for peer <- rt.opts.peers, do: normal(rt, peer)
+      {:ok, Enum.reduce(known ++ members(rt), %{rt: rt, feeders: %{}}, &link(&2, &1))}
+    else
+      {:error, error} ->
+        :logger.error(~c"causeway: store ~tp: ~ts", [rt.name, Exception.message(error)])
+        {:stop, error}
+    end
   end
 
   defp normal(_rt, {name, node}), do: {name, node}
@@ -69,9 +73,8 @@ defmodule Causeway.Store.Gate do
       feeders = Runtime.process(state.rt.name, Feeders)
       state = stop_feeding(state, hello.store)
 
-      {:ok, feeder} =
-        DynamicSupervisor.start_child(feeders, {Feeder, {state.rt, link, peer_clock}})
-
+      feeder = {Feeder, {state.rt, hello.store, link, peer_clock}}
+      {:ok, feeder} = DynamicSupervisor.start_child(feeders, feeder)
       state = put_in(state.feeders[hello.store], feeder)
       {:reply, {:ok, feeder, hello(state.rt, clock)}, meet(state, hello)}
     else
@@ -81,19 +84,29 @@ defmodule Causeway.Store.Gate do
 
   def handle_call({:connect, peer}, _from, state) do
     peer = normal(state.rt, peer)
-    bar(state.rt, &MapSet.delete(&1, peer))
-    {:reply, :ok, state |> link(peer) |> nudge(peer)}
+
+    with :ok <- Disconnected.delete(state.rt, peer),
+         do: {:reply, :ok, state |> link(peer) |> nudge(peer)},
+         else: (error -> {:reply, error, state})
   end
 
   def handle_call({:disconnect, peer}, _from, state) do
     peer = normal(state.rt, peer)
-    bar(state.rt, &MapSet.put(&1, peer))
 
+    with :ok <- Disconnected.add(state.rt, peer),
+         do: {:reply, :ok, cut(state, peer)},
+         else: (error -> {:reply, error, state})
+  end
+
+  defp cut(state, peer) do
     with pid when pid != nil <- Process.whereis(Link.name(state.rt, peer)),
          do: DynamicSupervisor.terminate_child(Runtime.process(state.rt.name, Links), pid)
 
     Link.forget(state.rt, peer)
-    {:reply, :ok, stop_feeding(state, peer)}
+    :ets.insert(state.rt.table, {:members, List.delete(members(state.rt), peer)})
+    state = stop_feeding(state, peer)
+    Feeder.forget(state.rt, peer)
+    state
   end
 
   @impl true
@@ -112,7 +125,7 @@ defmodule Causeway.Store.Gate do
     cond do
       hello.protocol != @protocol -> {:error, {:protocol, hello.protocol, @protocol}}
       hello.replica == rt.opts.replica -> {:error, {:same_replica, rt.opts.replica}}
-      barred?(rt, hello.store) -> {:error, :disconnected}
+      Disconnected.member?(rt, hello.store) -> {:error, :disconnected}
       true -> :ok
     end
   end
@@ -130,7 +143,7 @@ defmodule Causeway.Store.Gate do
   end
 
   defp link(state, peer) do
-    if peer != {state.rt.name, node()} and not barred?(state.rt, peer) and
+    if peer != {state.rt.name, node()} and not Disconnected.member?(state.rt, peer) and
          Process.whereis(Link.name(state.rt, peer)) == nil do
       DynamicSupervisor.start_child(
         Runtime.process(state.rt.name, Links),
@@ -154,12 +167,4 @@ defmodule Causeway.Store.Gate do
   end
 
   defp remember(rt, peer), do: :ets.insert(rt.table, {:members, Enum.uniq([peer | members(rt)])})
-
-  defp barred?(rt, peer), do: peer in :ets.lookup_element(rt.table, :barred, 2)
-
-  defp bar(rt, fun) do
-    :ets.insert(rt.table, {:barred, fun.(:ets.lookup_element(rt.table, :barred, 2))})
-    remaining = Enum.reject(members(rt), &barred?(rt, &1))
-    :ets.insert(rt.table, {:members, remaining})
-  end
 end

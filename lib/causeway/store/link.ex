@@ -83,6 +83,9 @@ defmodule Causeway.Store.Link do
 
     {:noreply,
      %{state | reconcile: reconcile, bytes: state.bytes + :erlang.external_size(question)}}
+  rescue
+    # Starting again at once, it would soon take the store with it.
+    error -> {:noreply, disconnected(state, error)}
   end
 
   def handle_info({:changed, _version}, state) do

@@ -47,6 +47,27 @@ defmodule Causeway.Store.Log do
 
   def close(log), do: :file.close(log.fd)
 
+  @doc "Writes a segment without records anew, of which nobody knows what is on the disk."
+  def renew(log, disk) do
+    if empty?(log) do
+      new = log.path <> ".new"
+
+      with {:ok, fd} <- :file.open(new, [:raw, :binary, :write]),
+           :ok <- :file.write(fd, @header),
+           :ok <- :file.datasync(fd),
+           :ok <- :file.rename(new, log.path),
+           :ok <- Disk.sync_dir(disk) do
+        close(log)
+        {:ok, %{log | fd: fd}}
+      else
+        {:error, %Error{}} = error -> error
+        {:error, reason} -> Disk.disk_error("make", log.path, reason)
+      end
+    else
+      {:ok, log}
+    end
+  end
+
   @doc "Whether nothing was written to this segment."
   def empty?(log), do: log.next == log.first
 

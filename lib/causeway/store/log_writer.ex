@@ -13,10 +13,13 @@ defmodule Causeway.Store.LogWriter do
   @yields 20
   # A checkpoint when the log is as long as the last one, and at least this.
   @log_bytes 8_000_000
+  # After a failed sync, another checkpoint is tried as often.
+  @rewrite_after 1_000
 
   defmodule State do
     @moduledoc false
-    # doc, clock: what is in the log, and seen; failed: why nothing is written until the committer has taken note
+    # doc, clock: what is in the log, and seen; failed: why nothing is written until the committer has taken note;
+    # rewrite: whether a sync has failed, and no checkpoint has been begun since
     defstruct [
       :rt,
       :doc,
@@ -29,6 +32,7 @@ defmodule Causeway.Store.LogWriter do
       :committer,
       :failed,
       checkpointed: {0, 0},
+      rewrite: false,
       armed: [],
       waiting: %{},
       last_group: 0
@@ -204,9 +208,28 @@ defmodule Causeway.Store.LogWriter do
   def handle_info({:write, _, _}, state), do: {:noreply, state}
 
   def handle_info(:sync, state) do
-    with {:error, error} <- Log.sync(state.log), do: warn(Exception.message(error))
-    {:noreply, arm_sync(state)}
+    state = arm_sync(state)
+
+    with {:error, error} <- Log.sync(state.log) do
+      warn(Exception.message(error))
+      {:noreply, rewrite(state)}
+    else
+      :ok -> {:noreply, state}
+    end
   end
+
+  def handle_info(:rewrite, %{checkpoint: nil} = state) do
+    with {:ok, log} <- Log.renew(state.log, state.disk),
+         {:ok, state} <- start_checkpoint(%{state | log: log, rewrite: false}, []) do
+      {:noreply, state}
+    else
+      {:error, error} -> {:noreply, %{state | rewrite: false} |> failed(error) |> rewrite_later()}
+      {:error, error, state} -> {:noreply, state |> failed(error) |> rewrite_later()}
+    end
+  end
+
+  # The one that is under way may have begun before.
+  def handle_info(:rewrite, state), do: {:noreply, rewrite_later(%{state | rewrite: false})}
 
   def handle_info({:expire, from}, state) do
     case pop_in(state.waiting[from]) do
@@ -383,6 +406,22 @@ defmodule Causeway.Store.LogWriter do
     put_in(state.log.bytes, 0)
   end
 
+  # What a failed sync has not brought to the disk, the system may forget, and the next sync is then a success: only a
+  # checkpoint brings it back.
+  defp rewrite(%{rewrite: true} = state), do: state
+
+  defp rewrite(state) do
+    send(self(), :rewrite)
+    %{state | rewrite: true}
+  end
+
+  defp rewrite_later(%{rewrite: true} = state), do: state
+
+  defp rewrite_later(state) do
+    Process.send_after(self(), :rewrite, @rewrite_after)
+    %{state | rewrite: true}
+  end
+
   # Somebody may wait for one that is under way.
   defp start_checkpoint(%{checkpoint: %{waiting: waiting} = running} = state, more),
     do: {:ok, %{state | checkpoint: %{running | waiting: more ++ waiting}}}
@@ -441,7 +480,8 @@ defmodule Causeway.Store.LogWriter do
       end
 
     for from <- state.checkpoint.waiting, do: GenServer.reply(from, {:error, error})
-    failed(%{state | checkpoint: nil}, error)
+    state = failed(%{state | checkpoint: nil}, error)
+    if match?({:disk, "sync", _, _}, error.reason), do: rewrite_later(state), else: state
   end
 
   # ---- a new actor ----

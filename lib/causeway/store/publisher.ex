@@ -2,7 +2,8 @@ defmodule Causeway.Store.Publisher do
   @moduledoc false
   # Tells subscribers what changed from each version to the next. The committer sends it versions, but not more
   # than it can keep up with; a subscriber is sent events, but not more than it takes out of its mailbox. Who is
-  # left behind gets a jump.
+  # left behind gets a jump. So does everybody when this process, or the committer, has crashed: who has subscribed
+  # stands in the store's table, which survives that.
 
   use GenServer
   alias Causeway.{Clock, Doc}
@@ -30,22 +31,31 @@ defmodule Causeway.Store.Publisher do
   def init(rt) do
     Runtime.publishing(rt, false)
     Runtime.forget_queue(rt)
-    {:ok, %__MODULE__{rt: rt}}
+    known = :ets.match(rt.table, {{:subscriber, :"$1"}, :"$2", :"$3"})
+    {:ok, resubscribe(%__MODULE__{rt: rt}, known)}
+  end
+
+  defp resubscribe(state, []), do: state
+
+  # What they have been told, nobody knows.
+  defp resubscribe(state, known) do
+    state =
+      Enum.reduce(known, wake(state), fn [ref, pid, prefix], s -> add(s, ref, pid, prefix) end)
+
+    Enum.reduce(known, state, fn [ref | _], state -> jump(state, ref) end)
   end
 
   @impl true
   def handle_call({:subscribe, pid, prefix, since}, _from, state) do
-    state = state |> wake() |> catch_up()
-    ref = Process.monitor(pid)
-    subscriber = %{pid: pid, prefix: prefix, lagging: false}
-    state = put_in(state.subscribers[ref], subscriber)
-    {:reply, {:ok, ref, state.last}, if(since, do: resume(state, ref, since), else: state)}
+    ref = make_ref()
+    state = state |> wake() |> catch_up() |> add(ref, pid, prefix)
+    answer = {:ok, ref, state.last}
+    state = if since, do: resume(state, ref, since), else: state
+    :ets.insert(state.rt.table, {{:subscriber, ref}, pid, prefix})
+    {:reply, answer, state}
   end
 
-  def handle_call({:unsubscribe, ref}, _from, state) do
-    Process.demonitor(ref, [:flush])
-    {:reply, :ok, remove(state, ref)}
-  end
+  def handle_call({:unsubscribe, ref}, _from, state), do: {:reply, :ok, remove(state, ref)}
 
   @impl true
   def handle_info({:versions, docs}, state) do
@@ -59,7 +69,7 @@ defmodule Causeway.Store.Publisher do
     end
   end
 
-  def handle_info({:DOWN, ref, :process, _, _}, state), do: {:noreply, remove(state, ref)}
+  def handle_info({{:DOWN, ref}, _, :process, _, _}, state), do: {:noreply, remove(state, ref)}
 
   def handle_info({:look_again, ref}, state) when is_map_key(state.subscribers, ref),
     do: {:noreply, jump(state, ref)}
@@ -221,8 +231,19 @@ defmodule Causeway.Store.Publisher do
     state
   end
 
+  defp add(state, ref, pid, prefix) do
+    monitor = :erlang.monitor(:process, pid, tag: {:DOWN, ref})
+    subscriber = %{pid: pid, prefix: prefix, monitor: monitor, lagging: false}
+    put_in(state.subscribers[ref], subscriber)
+  end
+
+  defp remove(state, ref) when not is_map_key(state.subscribers, ref), do: state
+
   defp remove(state, ref) do
-    state = %{state | subscribers: Map.delete(state.subscribers, ref)}
+    {%{monitor: monitor}, subscribers} = Map.pop(state.subscribers, ref)
+    Process.demonitor(monitor, [:flush])
+    :ets.delete(state.rt.table, {:subscriber, ref})
+    state = %{state | subscribers: subscribers}
 
     if state.subscribers == %{},
       do: %{cancel_idle(state) | idle: Process.send_after(self(), :idle, @linger)},

@@ -10,7 +10,7 @@ defmodule Causeway.Store.Rights do
 
   use GenServer
   alias Causeway.{Clock, Doc}
-  alias Causeway.Store.{Committer, Gate, LogWriter, Runtime}
+  alias Causeway.Store.{Committer, Disconnected, Gate, LogWriter, Runtime}
 
   @ask 1_000
   # How many intervals' spending to keep in stock, and how fast the average follows.
@@ -30,6 +30,9 @@ defmodule Causeway.Store.Rights do
     end
 
     :ok
+  rescue
+    # The store has stopped since it committed them.
+    ArgumentError -> :ok
   end
 
   @doc "The rights that must be here for operations that are done one after the other, by path."
@@ -117,7 +120,7 @@ defmodule Causeway.Store.Rights do
 
   defp ask_richest(rt, path, need, until, [{_, peer} | poorer]) do
     {here, _} = Doc.rights(Runtime.doc(rt), path)
-    request = {:give, make_ref(), path, max(need - here, 0), Runtime.actor(rt)}
+    request = {:give, make_ref(), path, max(need - here, 0), Runtime.actor(rt), {rt.name, node()}}
 
     case ask(peer, request, until) do
       {:ok, 0, _clock} ->
@@ -172,12 +175,14 @@ defmodule Causeway.Store.Rights do
     {:reply, here, state}
   end
 
-  def handle_call({:give, id, path, n, to}, _from, state) do
+  def handle_call({:give, id, path, n, to, store}, _from, state) do
     case state.answers do
       %{^id => answer} ->
         {:reply, answer, state}
 
       _ ->
+        # Who is not told of what is given cannot spend it.
+        n = if Disconnected.member?(state.rt, store), do: 0, else: n
         answer = give(state.rt, path, n, to)
         {:reply, answer, remember(state, id, answer)}
     end

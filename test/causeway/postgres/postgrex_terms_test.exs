@@ -115,24 +115,5 @@ defmodule Causeway.Postgres.PostgrexTermsTest do
     :exit, reason -> {:error, reason}
   end
 
-  defp as_theirs(%Causeway.Postgres.Numeric{} = number),
-    do: struct!(Decimal, Map.from_struct(number))
-
-  defp as_theirs(%module{} = struct) do
-    case Module.split(module) do
-      ["Causeway", "Postgres", name] ->
-        fields = for {key, value} <- Map.from_struct(struct), do: {key, as_theirs(value)}
-        struct!(Module.concat(Postgrex, name), fields)
-
-      _ ->
-        struct
-    end
-  end
-
-  defp as_theirs(list) when is_list(list), do: Enum.map(list, &as_theirs/1)
-
-  defp as_theirs(tuple) when is_tuple(tuple),
-    do: tuple |> Tuple.to_list() |> Enum.map(&as_theirs/1) |> List.to_tuple()
-
-  defp as_theirs(term), do: term
+  defp as_theirs(term), do: PostgresSamples.with_structs(term, Postgrex, Decimal)
 end

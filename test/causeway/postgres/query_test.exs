@@ -398,6 +398,7 @@ defmodule Causeway.Postgres.QueryTest do
       end
     end
 
+    @tag integration: :jason
     test "json", %{conn: conn} do
       for _ <- 1..3 do
         assert one!(conn, "select $1::jsonb", [%{"a" => [1, nil]}]) == %{"a" => [1, nil]}

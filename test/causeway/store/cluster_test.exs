@@ -405,6 +405,38 @@ defmodule Causeway.Store.ClusterTest do
     same!([a, d], world)
   end
 
+  test "all but one are killed at once", %{a: a} = world do
+    starts = for name <- ["d", "e"], do: Task.async(fn -> start(name) end)
+    [{_, d}, {_, e}] = nodes = Task.await_many(starts)
+    {:ok, _} = start_store(a, name: world.name, replica: "a", peers: [d])
+    on_exit(fn -> on(a, Supervisor, :stop, [world.name]) end)
+
+    open = fn nodes ->
+      for {node, replica} <- Enum.zip(nodes, ["d", "e"]) do
+        dir = Path.join(world.dir, replica)
+        opts = [name: world.name, replica: replica, dir: dir, peers: [elem(a, 1), d, e]]
+        {:ok, _} = start_store(node, opts)
+      end
+    end
+
+    open.(nodes)
+    same!([a | nodes], world)
+
+    for {_, name} = node <- nodes, i <- 1..20 do
+      update!(node, world, {:add, {"kill", "set"}, {name, i}})
+    end
+
+    for node <- nodes, do: kill(node)
+    for i <- 1..20, do: update!(a, world, {:add, {"kill", "set"}, i})
+
+    starts = for name <- ["d", "e"], do: Task.async(fn -> start(name) end)
+    nodes = Task.await_many(starts)
+    on_exit(fn -> for {peer, _} <- nodes, do: stop(peer) end)
+    open.(nodes)
+    same!([a | nodes], world)
+    assert MapSet.size(get(a, world, {"kill", "set"})) == 60
+  end
+
   test "who joins late knows one member, and learns of the others", world do
     {a, b} = open(world, [:a, :b])
     update!(a, world, for(i <- 1..500, do: {:put, {"late", i}, i}))
@@ -459,8 +491,13 @@ defmodule Causeway.Store.ClusterTest do
     assert get(a, world, stock) == 5
     assert sum(world, [a, b, c], stock) == 5
 
-    assert {:error, error} = update(c, world, {:decrement, stock, 6})
-    assert {:insufficient_rights, _, _, _} = error.reason
+    assert {:error, error} = update(c, world, {:decrement, stock, 6}, timeout: 100)
+    {here, elsewhere} = on(c, Store, :rights, [world.name, stock])
+    assert here + elsewhere == 5
+    op = {:decrement, ["stock", 1], 6}
+    assert error.reason == {:insufficient_rights, op, here, elsewhere}
+    assert Exception.message(error) =~ "the #{here} left at this replica"
+    assert Exception.message(error) =~ "other replicas hold #{elsewhere}"
   end
 
   defp sum(world, nodes, address) do

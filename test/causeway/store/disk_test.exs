@@ -595,6 +595,7 @@ defmodule Causeway.Store.DiskTest do
           fn -> flip(checkpoint, one_of([below(13), between(15, 19)])) end,
           fn -> flip(checkpoint, between(20, byte_size(whole) - 1)) end,
           fn -> File.write!(checkpoint, binary_part(whole, 0, below(byte_size(whole)))) end,
+          fn -> File.write!(checkpoint, binary_part(whole, 0, between(14, 20))) end,
           fn -> File.write!(checkpoint, "x", [:append]) end,
           fn -> File.rename!(checkpoint, checkpoint |> String.replace(~r/\d$/, "9")) end
         ] do
@@ -665,15 +666,18 @@ defmodule Causeway.Store.DiskTest do
     fill(store, 1..1)
     :ok = Store.checkpoint(store)
     fill(store, 2..2)
+    :ok = Store.disconnect(store, :other@host)
     stop(store)
     files = contents(dir)
     [log] = logs(dir)
     [checkpoint] = checkpoints(dir)
     identity = Path.join(dir, "IDENTITY")
+    disconnected = Path.join(dir, "DISCONNECTED")
 
     for {path, offset, version} <- [
           {log, 13, "02"},
           {checkpoint, 13, "02"},
+          {disconnected, 13, "02"},
           {identity, 15, <<2::16>>}
         ] do
       patch(path, offset, version)
@@ -764,6 +768,56 @@ defmodule Causeway.Store.DiskTest do
     stop(store)
   end
 
+  # ---- who is disconnected ----
+
+  test "who is disconnected stays so over restarts, until it is connected again", %{dir: dir} do
+    other = {__MODULE__.Other, node()}
+    opts = [peers: [other]]
+    store = open!(dir, opts)
+    assert [%{peer: ^other}] = Store.info(store).peers
+    :ok = Store.disconnect(store, other)
+    :ok = Store.disconnect(store, :another@host)
+
+    for stop <- [&stop/1, &kill/1, &stop/1] do
+      stop.(store)
+      open!(dir, opts)
+      assert Store.info(store).peers == []
+      assert Store.info(store).disconnected == [other, {store, :another@host}]
+    end
+
+    :ok = Store.connect(store, other)
+    stop(store)
+    open!(dir, opts)
+    assert [%{peer: ^other}] = Store.info(store).peers
+    assert Store.info(store).disconnected == [{store, :another@host}]
+    stop(store)
+  end
+
+  test "that this is not known any more is an error, too", %{dir: dir} do
+    store = open!(dir)
+    :ok = Store.disconnect(store, :other@host)
+    stop(store)
+    path = Path.join(dir, "DISCONNECTED")
+    bytes = File.read!(path)
+
+    for damage <- [
+          fn -> flip(path, one_of([below(13), between(15, byte_size(bytes) - 1)])) end,
+          fn -> File.write!(path, binary_part(bytes, 0, below(byte_size(bytes)))) end,
+          fn -> File.write!(path, binary_part(bytes, 0, between(16, 19))) end
+        ] do
+      File.write!(path, bytes)
+      damage.()
+      assert {:error, %Error{reason: {:corrupt, ^path, 0, _}} = error} = open(dir)
+      assert Exception.message(error) =~ "delete the file, and disconnect again"
+      assert Enum.any?(logged(), &(&1 =~ Exception.message(error)))
+    end
+
+    File.rm!(path)
+    store = open!(dir)
+    assert Store.info(store).disconnected == []
+    stop(store)
+  end
+
   # ---- processes that crash ----
 
   test "the store comes back with all that was committed", %{dir: dir} do
@@ -796,9 +850,13 @@ defmodule Causeway.Store.DiskTest do
     [hash] = fill(store, 1..1)
     {:ok, closed} = :file.open(hd(logs(dir)), [:raw, :read])
     :sys.replace_state(log_writer(store), &put_in(&1.log.fd, closed))
-    old = log_writer(store)
+    old = {log_writer(store), committer(store)}
     assert catch_exit(Store.update(store, {:put, {"a", 2}, 2}))
-    eventually(fn -> log_writer(store) not in [nil, old] and is_map(Store.info(store)) end)
+
+    eventually(fn ->
+      log_writer(store) not in [nil, elem(old, 0)] and committer(store) not in [nil, elem(old, 1)]
+    end)
+
     assert Store.hash(store) == hash
     fill(store, 2..2)
     stop(store)

@@ -42,6 +42,24 @@ defmodule Causeway.HistoryTest do
     assert :lost in faults([a1(), a2()], [{:s, reads([1], [1])}])
     assert :cyclic in faults([%{a1() | reads: reads([2], [])}, a2()])
 
+    # Without having read, but in the same session.
+    blind = %Tx{id: 3, session: {:a, 2}, store: :s, writes: [:x]}
+    assert :overwritten in faults([a1(), blind, reader(reads([1, 3], [1], %{"last" => 1}))])
+    assert :causal in faults([a1(), blind, reader(reads([3], []))])
+
+    # s committed b3 when it knew a1, which b3 had not seen.
+    a1 = %{a1() | actor: "s", clock: %{"s" => 1}}
+    b3 = %{a1 | id: 3, session: {:b, 1}, clock: %{"s" => 2}}
+    assert :overruled in faults([a1, b3, reader(reads([1, 3], [1, 3], %{"last" => 1}))])
+    assert faults([a1, b3, reader(reads([1, 3], [1, 3], %{"last" => 3}))]) == []
+    # t did not know it.
+    t3 = %{b3 | store: :t, actor: "t", clock: %{"s" => 1, "t" => 1}}
+    assert faults([a1, t3, reader(reads([1, 3], [1, 3], %{"last" => 1}))]) == []
+    t2 = %{t3 | id: 2, session: {:c, 1}, writes: [:y], clock: %{"s" => 1, "t" => 1}}
+    t3 = %{t3 | clock: %{"s" => 1, "t" => 2}}
+    last = %{"last" => 1}
+    assert :overruled in faults([a1, t2, t3, reader(reads([1, 3], [1, 2, 3], last))])
+
     other = %{a1() | id: 3, session: {:b, 1}, certify: true}
     assert :conflict in faults([%{a1() | certify: true}, other])
   end

@@ -125,6 +125,44 @@ defmodule Causeway.Store.InterfaceTest do
     assert Store.clock(name) == after_it
   end
 
+  test "a transaction reads its snapshot, whatever is committed meanwhile", %{name: name} do
+    {name, other} = pair(name)
+    {:ok, clock} = Store.update(name, [{:put, {"a", 1}, 1}, {:add, {"a", 2}, 1}])
+    :ok = Store.wait(other, clock)
+    read = fn tx -> for key <- [1, 2], do: Store.get(tx, {"a", key}) end
+
+    {:ok, _, after_it} =
+      Store.transaction(name, fn tx ->
+        Store.update!(tx, {:add, {"a", 3}, 1})
+        {:ok, clock} = Store.update(name, {:put, {"a", 1}, 2})
+        # Of two puts in one millisecond that do not know of each other, either may win.
+        :ok = Store.wait(other, clock)
+        {:ok, clock} = Store.update(other, [{:put, {"a", 1}, 3}, {:add, {"a", 2}, 2}])
+        :ok = Store.wait(name, clock)
+        assert read.(name) == [3, MapSet.new([1, 2])]
+        assert read.(tx) == [1, MapSet.new([1])]
+        assert Store.get(tx, {"a", 3}) == MapSet.new([1])
+        assert Store.fetch(name, {"a", 3}) == :error
+      end)
+
+    assert Store.get(other, {"a", 3}, nil, after: after_it) == MapSet.new([1])
+    assert read.(other) == [3, MapSet.new([1, 2])]
+  end
+
+  test "reads wait for nobody", %{name: name} do
+    open(name)
+    {:ok, clock} = Store.update(name, [{:put, {"a", 1}, 1}, {:add, {"a", 2}, 1}])
+    writers = for role <- [Committer, LogWriter], do: Process.whereis(Module.concat(name, role))
+    Enum.each(writers, &:sys.suspend/1)
+    assert Store.get(name, {"a", 1}) == 1
+    assert Store.get(name, {"a", 1}, nil, after: clock) == 1
+    assert Store.member?(name, {"a", 2}, 1)
+    assert {:ok, 1, ^clock} = Store.transaction(name, &Store.get(&1, {"a", 1}))
+    assert Doc.get(Store.snapshot(name), ["a", 1]) == 1
+    {:ok, _, _} = Store.subscribe(name)
+    Enum.each(writers, &:sys.resume/1)
+  end
+
   # ---- subscriptions ----
 
   test "events tell whole transactions below the prefix, with old and new values", %{name: name} do
@@ -281,6 +319,68 @@ defmodule Causeway.Store.InterfaceTest do
     assert_receive {:causeway, ^ref, %Event{jump: false, changes: [{_, _, 2, 3}]}}
   end
 
+  test "a subscription outlives a crash of who writes, or of who tells it, and is told of it",
+       %{
+         name: name
+       } do
+    open(name)
+    {:ok, all, _} = Store.subscribe(name)
+    {:ok, bucket, _} = Store.subscribe(name, ["b"])
+    {:ok, ended, _} = Store.subscribe(name)
+    :ok = Store.unsubscribe(name, ended)
+    gone = Task.async(fn -> Store.subscribe(name) end)
+    Task.await(gone)
+
+    for {role, n} <- [LogWriter: 1, Publisher: 2] do
+      {:ok, before} = Store.update(name, {:put, {"a", 1}, n})
+      assert_receive {:causeway, ^all, %Event{jump: false, clock: ^before}}
+      crash(name, role)
+
+      for ref <- [all, bucket] do
+        assert_receive {:causeway, ^ref, %Event{jump: true, changes: [], clock: ^before} = event}
+        assert Doc.get(event.snapshot, ["a", 1]) == n
+      end
+
+      {:ok, clock} = Store.update(name, {:put, {"b", 1}, n})
+
+      for ref <- [all, bucket] do
+        old = if n > 1, do: n - 1
+        changes = [{["b", 1], :register, old, n}]
+        assert_receive {:causeway, ^ref, %Event{jump: false, changes: ^changes, clock: ^clock}}
+      end
+    end
+
+    :ok = Store.unsubscribe(name, all)
+    :ok = Store.unsubscribe(name, bucket)
+    crash(name, Committer)
+    {:ok, _} = Store.update(name, {:put, {"b", 1}, 3})
+    refute_receive {:causeway, _, _}, 50
+  end
+
+  defp crash(name, role) do
+    process = Module.concat(name, role)
+    last = Module.concat(name, Rights)
+    old = for name <- [process, last], do: Process.whereis(name)
+    Process.exit(hd(old), :kill)
+
+    eventually(fn ->
+      new = for name <- [process, last], do: Process.whereis(name)
+      nil not in new and Enum.zip(old, new) |> Enum.all?(fn {a, b} -> a != b end)
+    end)
+  end
+
+  test "a store that crashes again and again stops, and who monitors it is told", %{name: name} do
+    Process.flag(:trap_exit, true)
+    {:ok, store} = Store.start_link(name: name, replica: "a")
+    monitor = Process.monitor(name)
+    for _ <- 1..3, do: crash(name, Committer)
+    assert {:ok, _} = Store.update(name, {:put, {"a", 1}, 1})
+    name |> Module.concat(Committer) |> Process.whereis() |> Process.exit(:kill)
+    assert_receive {:DOWN, ^monitor, :process, _, :shutdown}
+    assert_receive {:EXIT, ^store, :shutdown}
+    assert_raise Error, ~r/no store/, fn -> Store.get(name, {"a", 1}) end
+  end
+
   # ---- replicas in memory ----
 
   test "a store in memory that starts again does not write under the same numbers", %{name: name} do
@@ -324,6 +424,63 @@ defmodule Causeway.Store.InterfaceTest do
       %{armed: armed} = :sys.get_state(Module.concat(store, LogWriter))
       assert armed |> Enum.filter(&Process.alive?/1) |> length() <= 2
     end
+  end
+
+  test "a link that works one way only, and how far a peer is behind", %{name: name} do
+    {name, other} = pair(name)
+    {:ok, clock} = Store.update(name, {:put, {"a", 1}, 1})
+    :ok = Store.wait(other, clock)
+    lag = fn store -> with [%{lag: lag}] <- Store.info(store).peers, do: lag end
+    for store <- [name, other], do: eventually(fn -> lag.(store) == 0 end)
+
+    # What comes from the other is not taken in.
+    link = Process.whereis(Causeway.Store.Link.name(%{name: name}, {other, node()}))
+    :sys.suspend(link)
+    for i <- 1..10, do: {:ok, _} = Store.update(other, {:put, {"b", i}, i})
+    {:ok, clock} = Store.update(name, {:put, {"a", 1}, 2})
+    :ok = Store.wait(other, clock)
+    assert Store.get(name, {"b", 1}) == nil
+    assert {:error, %{reason: {:behind, [{_, 0, 10}]}}} = Store.wait(name, Store.clock(other), 50)
+    # It cannot even tell that it has its own.
+    assert lag.(other) == 11
+    eventually(fn -> lag.(name) == 0 end)
+
+    :sys.resume(link)
+    met!(name, other)
+    for store <- [name, other], do: eventually(fn -> lag.(store) == 0 end)
+  end
+
+  test "who is disconnected is given no rights", %{name: name} do
+    {name, other} = pair(name)
+    {:ok, clock} = Store.update(name, {:increment, {"stock", 1}, 10, :counter_bounded})
+    :ok = Store.wait(other, clock)
+    :ok = Store.disconnect(name, {other, node()})
+    # This one does not know that it is.
+    assert [%{peer: {^name, _}}] = Store.info(other).peers
+
+    assert {:error, %{reason: {:insufficient_rights, _, _, _}}} =
+             Store.update(other, {:decrement, {"stock", 1}}, timeout: 100)
+
+    assert Store.rights(name, {"stock", 1}) == {10, 0}
+    :ok = Store.connect(name, {other, node()})
+    {:ok, _} = Store.update(other, {:decrement, {"stock", 1}})
+  end
+
+  test "a peer that asks nonsense is asked again, and costs nobody else", %{name: name} do
+    {name, other} = pair(name)
+    met!(name, other)
+    {:ok, _} = Store.update(name, {:put, {"a", 1}, 1})
+    link = Process.whereis(Causeway.Store.Link.name(%{name: name}, {other, node()}))
+
+    for _ <- 1..5 do
+      feeder = eventually(fn -> :sys.get_state(link).feeder end)
+      send(link, {:reconcile, feeder, {:begin, "no clock", ["no key"]}})
+      eventually(fn -> :sys.get_state(link).feeder != feeder end)
+    end
+
+    {:ok, clock} = Store.update(other, {:put, {"a", 2}, 2})
+    :ok = Store.wait(name, clock)
+    assert Process.alive?(link)
   end
 
   # ---- events ----
@@ -422,6 +579,14 @@ defmodule Causeway.Store.InterfaceTest do
     assert_raise Error, ~r/option :timeout: expected milliseconds/, fn ->
       Store.wait(name, Clock.new(), :infinity)
     end
+
+    Store.transaction(name, fn tx ->
+      for call <- [&Store.get(tx, {"a", 1}, nil, &1), &Store.update(tx, {:put, {"a", 1}, 1}, &1)] do
+        message = ~r/option :after: is for the transaction as a whole/
+        assert_raise Error, message, fn -> call.(after: Clock.new()) end
+        assert_raise Error, ~r/option :afterwards: unknown/, fn -> call.(afterwards: 1) end
+      end
+    end)
 
     for bad <- ["a", nil, {name, "node"}, {name}] do
       assert_raise Error, ~r/option :peer: expected a node or {name, node}/, fn ->

@@ -1,0 +1,136 @@
+defmodule Causeway.Postgres.WAL.Client do
+  @moduledoc false
+  # One statement after another over a port program of its own, in text, in the process that calls. Connections for
+  # replication take no other kind of statement.
+
+  alias Causeway.Postgres.{Error, Protocol, WAL}
+
+  @enforce_keys [:port, :facts]
+  defstruct [:port, :facts, id: 1]
+
+  @type t :: %__MODULE__{port: port, facts: keyword, id: pos_integer}
+
+  @doc "Connects; pairs come after those of the options."
+  @spec open(Causeway.Postgres.Options.t(), [{String.t(), String.t()}]) ::
+          {:ok, t} | {:error, Exception.t()}
+  def open(options, pairs \\ []) do
+    with {:ok, port} <- program() do
+      body = Protocol.connect(options.conninfo ++ pairs)
+      Port.command(port, Protocol.request(0, timeout(options.connect_timeout), body))
+
+      case await(port, nil) do
+        {:connected, facts} -> {:ok, %__MODULE__{port: port, facts: facts}}
+        {:error, error} -> {:error, error}
+      end
+    end
+  end
+
+  defp program do
+    with {:error, why} <- Protocol.open(),
+         do: {:error, %WAL.Error{reason: {:ended, why}}}
+  end
+
+  defp timeout(:infinity), do: 0
+  defp timeout(ms), do: ms
+
+  @doc """
+  The rows of a statement; of several, those of the last. `slow` is called when it takes longer than so many
+  milliseconds.
+  """
+  @spec query(t, String.t(), {non_neg_integer, (() -> any)} | nil) ::
+          {:ok, [[String.t() | nil]]} | {:error, Exception.t()}
+  def query(client, sql, slow \\ nil) do
+    Port.command(client.port, Protocol.request(client.id, 0, Protocol.run([{:simple, sql}])))
+
+    case await(client.port, slow) do
+      {:answer, records} -> rows(records)
+      {:error, error} -> {:error, error}
+    end
+  end
+
+  @doc "As `query/3`, for statements without rows."
+  def run(client, sql) do
+    with {:ok, _} <- query(client, sql), do: :ok
+  end
+
+  @doc "Gives the program to another process."
+  def give(client, pid) do
+    true = Port.connect(client.port, pid)
+    Process.unlink(client.port)
+    client.port
+  end
+
+  def close(client) do
+    if Port.info(client.port), do: Port.close(client.port)
+    flush(client.port)
+  end
+
+  defp flush(port) do
+    receive do
+      {^port, _} -> flush(port)
+    after
+      0 -> :ok
+    end
+  end
+
+  # ---- answers ----
+
+  defp await(port, slow, records \\ []) do
+    {ms, fun} = slow || {:infinity, nil}
+
+    receive do
+      {^port, {:data, frame}} -> frame(port, slow, records, Protocol.frame(frame))
+      {^port, {:exit_status, n}} -> {:error, ended(Protocol.exit_reason(n))}
+    after
+      ms ->
+        fun.()
+        await(port, nil, records)
+    end
+  end
+
+  defp frame(port, slow, records, frame) do
+    case frame do
+      {:more, more} -> await(port, slow, [Protocol.records(more) | records])
+      {:last, _, more} -> {:answer, Enum.concat(Enum.reverse([Protocol.records(more) | records]))}
+      {:event, {:connected, _, facts}} -> {:connected, facts}
+      {:event, {:failed, _, why, message}} -> failed(port, Error.connect(why, message))
+      {:event, {:closed, why, message}} -> failed(port, Error.connect(why, message))
+      {:event, _} -> await(port, slow, records)
+    end
+  end
+
+  # The program ends by itself.
+  defp failed(port, error) do
+    receive do
+      {^port, {:exit_status, _}} -> {:error, error}
+    after
+      5_000 -> {:error, error}
+    end
+  end
+
+  defp ended(message), do: %WAL.Error{reason: {:ended, message}}
+
+  defp rows(records), do: rows(records, 0, [])
+
+  defp rows([{:columns, columns} | rest], _, _), do: rows(rest, length(columns), [])
+
+  defp rows([{:rows, n, values} | rest], width, rows),
+    do: rows(rest, width, rows ++ cut(values, n, width))
+
+  defp rows([{:end, n, values, _} | rest], width, rows),
+    do: rows(rest, width, rows ++ cut(values, n, width))
+
+  defp rows([{:error, why, fields} | _], _, _), do: {:error, Error.server(why, fields)}
+  defp rows([_ | rest], width, rows), do: rows(rest, width, rows)
+  defp rows([], _, rows), do: {:ok, rows}
+
+  defp cut(_values, 0, _width), do: []
+
+  defp cut(values, n, width) do
+    {row, values} = Enum.map_reduce(1..width//1, values, fn _, values -> value(values) end)
+    [row | cut(values, n - 1, width)]
+  end
+
+  defp value(<<-1::signed-32, rest::binary>>), do: {nil, rest}
+  defp value(<<n::32, text::binary-size(n), rest::binary>>), do: {:binary.copy(text), rest}
+end

@@ -1,0 +1,74 @@
+defmodule Causeway.Postgres.WAL.Error do
+  @moduledoc """
+  Why a `Causeway.Postgres.WAL` does not stream, in `:reason` for programs and in `message/1` for people. What the server or
+  the network refused otherwise is a `Causeway.Postgres.Error`.
+
+  Reasons:
+
+    * `{:slot_in_use, slot, pid}` - another process of the server, perhaps one of a consumer that it does not know to
+      be dead yet, uses it
+    * `{:slot_missing, slot}` - there is no such slot, and none is to be made
+    * `{:slot_lost, slot, why}` - it was there, and is gone, or the server has invalidated it: what was committed since
+      is not in it
+    * `{:slot_of_another_kind, slot, what}` - it is physical, or of another output plugin or database
+    * `{:publication_missing, names}` - changes of tables cannot be told without
+    * `{:publication_too_new, names}` - the publication is younger than what is to be read with it
+    * `{:spill, message}` - a streamed transaction could not be kept in a file; it is read again without streaming
+    * `{:protocol, message}` - the server sent what cannot be understood
+    * `{:decode, reason}` - a value is not of the type that its column has
+    * `{:unsupported, message}` - by this release of the server
+    * `{:ended, message}` - the port program has
+  """
+
+  defexception [:reason]
+
+  @type t :: %__MODULE__{reason: term}
+
+  @impl true
+  def message(%__MODULE__{reason: reason}), do: format(reason)
+
+  defp format({:slot_in_use, slot, pid}) do
+    "replication slot #{inspect(slot)} is in use#{by(pid)}; only one consumer can read from a slot. If it is not " <>
+      "another one of yours, the server has not noticed yet that it is gone"
+  end
+
+  defp format({:slot_missing, slot}) do
+    "there is no replication slot #{inspect(slot)}; make it, or let it be made with create_slot: true"
+  end
+
+  defp format({:slot_lost, slot, why}) do
+    "replication slot #{inspect(slot)} is lost: #{why}. What was committed since the last confirmed position cannot be " <>
+      "read any more. Bring what depends on it in order again, and start with a new slot; or see on_slot_lost: :recreate"
+  end
+
+  defp format({:slot_of_another_kind, slot, what}),
+    do: "replication slot #{inspect(slot)} #{what}; choose another name"
+
+  defp format({:publication_missing, names}) do
+    "there is no publication #{list(names)}; make it, or let it be made with :create_publication"
+  end
+
+  defp format({:publication_too_new, names}) do
+    "publication #{list(names)} was made, or made again, after changes that are still to be read, which the server " <>
+      "cannot tell with it. A new slot can: see on_slot_lost"
+  end
+
+  defp format({:spill, message}), do: message
+
+  defp format({:protocol, message}), do: message
+
+  defp format({:decode, {:unknown_relation, oid}}),
+    do: "the server sent a change of table #{oid}, which it had not described"
+
+  defp format({:decode, reason}),
+    do: "a value is not of the type that its column has: #{inspect(reason)}"
+
+  defp format({:unsupported, message}), do: message
+  defp format({:ended, message}), do: message
+  defp format(reason), do: inspect(reason)
+
+  defp by(nil), do: ""
+  defp by(pid), do: " by the server's process #{pid}"
+
+  defp list(names), do: Enum.map_join(names, ", ", &inspect/1)
+end
