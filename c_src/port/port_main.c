@@ -95,7 +95,7 @@ void port_job_end(struct port *port) {
     port->job = &port_idle_job;
     port->work = NULL;
     port->deadline = PORT_NEVER;
-    port->over = false;
+    port->over = port->cancel_again = false;
 }
 
 void port_job_stop(struct port *port, enum port_stop why) {
@@ -108,7 +108,12 @@ void port_job_stop(struct port *port, enum port_stop why) {
     if (port->job->stop)
         port->job->stop(port);
     else
-        port_cancel_start(&port->cancel, port->conn);
+        port_cancel(port);
+}
+
+void port_cancel(struct port *port) {
+    port->cancel_again = port_cancel_running(&port->cancel);
+    port_cancel_start(&port->cancel, port->conn);
 }
 
 /* A cancel may have come too early, and a server may be deaf to it. */
@@ -118,7 +123,7 @@ static void press_on(struct port *port, int64_t now) {
         port_lost(port,
                   "the server did not answer a request to cancel, so the connection was closed");
     else if (!port->job->stop && !port->over)
-        port_cancel_start(&port->cancel, port->conn);
+        port_cancel(port);
 }
 
 /* ---- requests ---- */
@@ -244,6 +249,15 @@ static void serve(struct port *port, short ready) {
         port_lost(port, NULL);
 }
 
+/* A write that fails closes libpq's socket at times, and tells nobody: in the midst of a COPY nothing
+ * else would. */
+static void notice_loss(struct port *port) {
+    if (!port->conn || port->job->raw || port->leaving || PQstatus(port->conn) != CONNECTION_BAD)
+        return;
+    port->job->advance(port);
+    port_lost(port, NULL);
+}
+
 /* ---- the loop ---- */
 
 enum { STDIN, STDOUT, CANCEL, SOCKET, FDS };
@@ -296,8 +310,12 @@ static void tick(struct port *port) {
 
 static void cancelled(struct port *port) {
     port_cancel_finish(&port->cancel);
-    if (port->over && !port_cancel_running(&port->cancel))
+    if (port_cancel_running(&port->cancel))
+        return;
+    if (port->over)
         port_job_end(port);
+    else if (port->cancel_again)
+        port_cancel(port);
 }
 
 /* The VM has read on: so may the job, of what libpq has too. */
@@ -321,6 +339,7 @@ static void turn(struct port *port) {
         serve(port, fds[SOCKET].revents);
     if (fds[STDIN].revents)
         read_requests(port);
+    notice_loss(port);
     tick(port);
     if (!port->nobody && !port_out_flush(&port->out, STDOUT_FILENO))
         owner_gone(port);

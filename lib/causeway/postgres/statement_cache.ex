@@ -24,6 +24,9 @@ defmodule Causeway.Postgres.StatementCache do
       [] ->
         nil
     end
+  rescue
+    # The table went with the connection's process, which whoever asks is told by the request that follows.
+    ArgumentError -> nil
   end
 
   @doc "All that is known of a statement, or nil."
@@ -33,24 +36,35 @@ defmodule Causeway.Postgres.StatementCache do
       [{_, query}] -> query
       [] -> nil
     end
+  rescue
+    ArgumentError -> nil
   end
 
-  @doc "Keeps a statement, and lets go of those not used for longest when there are too many."
+  @doc """
+  Keeps a statement, and lets go of those not used for longest when there are too many. Of two that have given it a name
+  at the same time, the first stays: others may be about to use that.
+  """
   @spec keep(Session.t(), Query.t()) :: any
   def keep(%{cache: 0} = session, query), do: close(session, [query.name])
 
   def keep(session, query) do
-    used = :atomics.new(1, signed: true)
-    :atomics.put(used, 1, System.monotonic_time())
-
     # One of another connection is worth nothing.
     with {:ok, _, id} when id == query.connection_id <- Session.connection(session) do
-      old = query(session, query.statement)
-      :ets.insert(session.table, {{:query, query.statement}, query})
-      :ets.insert(session.table, {query.statement, used, hot(query)})
-      if old && old.name != query.name, do: close(session, [old.name])
-      if :ets.info(session.table, :size) > 2 * session.cache + 2, do: evict(session)
+      case query(session, query.statement) do
+        %{name: name} when is_binary(name) and name != query.name -> close(session, [query.name])
+        _ -> put(session, query)
+      end
     end
+  rescue
+    ArgumentError -> :ok
+  end
+
+  defp put(session, query) do
+    used = :atomics.new(1, signed: true)
+    :atomics.put(used, 1, System.monotonic_time())
+    :ets.insert(session.table, {{:query, query.statement}, query})
+    :ets.insert(session.table, {query.statement, used, hot(query)})
+    if :ets.info(session.table, :size) > 2 * session.cache + 2, do: evict(session)
   end
 
   defp hot(%{name: name, params: params, result: result} = query) do
@@ -63,17 +77,24 @@ defmodule Causeway.Postgres.StatementCache do
   defp plain?(nil), do: true
   defp plain?(codec), do: codec.json == nil and codec.result_format == 1
 
-  @doc "The same statement with other codecs."
-  def update(session, query) do
-    :ets.update_element(session.table, {:query, query.statement}, {2, query})
-    :ets.update_element(session.table, query.statement, {3, hot(query)})
+  @doc "The same statement with other codecs or columns. One that was prepared under a name of its own is not touched."
+  def update(session, %{name: name} = query) do
+    with %{name: ^name} <- query(session, query.statement) do
+      :ets.update_element(session.table, {:query, query.statement}, {2, query})
+      :ets.update_element(session.table, query.statement, {3, hot(query)})
+    end
+  rescue
+    ArgumentError -> false
   end
 
-  @doc "Forgets a statement."
-  def forget(session, query) do
-    :ets.delete(session.table, query.statement)
-    :ets.delete(session.table, {:query, query.statement})
-    close(session, [query.name])
+  @doc "Forgets what is known of a statement, by its SQL, and its name on the server."
+  def forget(session, sql) do
+    known = query(session, sql)
+    :ets.delete(session.table, sql)
+    :ets.delete(session.table, {:query, sql})
+    if known, do: close(session, [known.name])
+  rescue
+    ArgumentError -> :ok
   end
 
   # An eighth at a time.
@@ -83,9 +104,7 @@ defmodule Causeway.Postgres.StatementCache do
 
     oldest = Enum.sort_by(all, fn {used, _} -> :atomics.get(used, 1) end)
 
-    for {_, sql} <- Enum.take(oldest, div(length(all), 8) + 1),
-        query = query(session, sql),
-        do: forget(session, query)
+    for {_, sql} <- Enum.take(oldest, div(length(all), 8) + 1), do: forget(session, sql)
   end
 
   @doc "Has the server forget statements, when there is time for it."
