@@ -404,7 +404,9 @@ defmodule Causeway.Postgres.WAL.FaultTest do
 
     receive_event(:connected)
     insert!(context, 1)
-    assert id(next()) == 1
+    assert %{end_lsn: end_lsn} = one = next()
+    assert id(one) == 1
+    eventually(fn -> slot(context).confirmed >= end_lsn end)
     sql!(context, "drop publication p")
     insert!(context, 2)
     assert %{error: %{reason: {:publication_missing, ["p"]}}} = next_error(:publication_missing)
