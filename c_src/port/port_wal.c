@@ -6,7 +6,9 @@
  *
  * The server ends a connection it has not heard of for wal_sender_timeout. It asks before it does,
  * but what is not read is not heard, so it is told at an interval, unasked, what the VM has
- * confirmed (cw_positions.h), besides when it asks and when there is something new to tell. */
+ * confirmed (cw_positions.h), besides when it asks and when there is something new to tell. It is
+ * then asked to answer: a server that is silent for too long, while it is listened to, counts as
+ * lost. */
 #include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
@@ -37,9 +39,11 @@ struct wal {
     struct port_spill spill;
     int64_t credit;
     int64_t interval;
-    uint64_t told; /* what the server was told is confirmed */
+    int64_t patience; /* how long the server may be silent, 0 for any time */
+    uint64_t told;    /* what the server was told is confirmed */
     int64_t told_at;
-    int64_t tell_at; /* when to tell it again at the latest */
+    int64_t tell_at;     /* when to tell it again at the latest */
+    uint32_t unanswered; /* how often it was asked since it last said something */
     int64_t report_at;
     bool news; /* something has come since the last report */
     struct port_wal_report report;
@@ -90,15 +94,16 @@ static void put64(uint8_t **p, uint64_t v) {
     *p += 8;
 }
 
-/* 'r', written, flushed and applied positions, our clock, no answer wanted. Nothing is called
- * written that is not confirmed. */
-static void tell_server(struct port *port, struct wal *w) {
+/* 'r', written, flushed and applied positions, our clock, whether an answer is wanted. Nothing is
+ * called written that is not confirmed. */
+static void tell_server(struct port *port, struct wal *w, bool ask) {
     uint8_t message[34] = {'r'}, *p = message + 1;
     uint64_t confirmed = cw_positions_confirmed(cw_assembly_positions(w->assembly));
     put64(&p, confirmed);
     put64(&p, confirmed);
     put64(&p, confirmed);
     put64(&p, (uint64_t)server_clock());
+    *p = ask;
     if (PQputCopyData(port->conn, (const char *)message, sizeof message) < 0) {
         port_lost(port, NULL);
         return;
@@ -116,7 +121,7 @@ static void confirm(struct port *port, struct wal *w) {
         return;
     int64_t at = w->told_at + NEWS_MS;
     if (port_now() >= at)
-        tell_server(port, w);
+        tell_server(port, w, false);
     else if (at < w->tell_at)
         w->tell_at = at;
 }
@@ -150,13 +155,14 @@ static void take_keepalive(struct port *port, struct wal *w, const uint8_t *s) {
     w->report.sent_at = (int64_t)cw_load64be(s + 9);
     cw_assembly_keepalive(w->assembly, w->report.server);
     if (s[17])
-        tell_server(port, w);
+        tell_server(port, w, false);
     else
         confirm(port, w);
 }
 
 static void take_message(struct port *port, struct wal *w, const uint8_t *s, size_t n) {
     w->news = true;
+    w->unanswered = 0;
     w->in_window++;
     if (n > DATA_HEAD && s[0] == 'w')
         take_data(port, w, s, n);
@@ -238,7 +244,7 @@ static void begin_stream(struct port *port, struct wal *w) {
     port_answer_replicating(port);
     port_answer_cut(port);
     w->phase = STREAMING;
-    tell_server(port, w);
+    tell_server(port, w, true);
 }
 
 static void take_result(struct port *port, struct wal *w, PGresult *res) {
@@ -294,7 +300,7 @@ static void stop(struct port *port) {
         port_cancel_start(&port->cancel, port->conn);
         return;
     }
-    tell_server(port, w);
+    tell_server(port, w, false);
     w->phase = ENDING;
     if (PQputCopyEnd(port->conn, NULL) < 0)
         port_lost(port, NULL);
@@ -311,11 +317,20 @@ static int64_t wake(const struct port *port) {
     return w->news && w->report_at < w->tell_at ? w->report_at : w->tell_at;
 }
 
+/* What is not listened to may well have said something. */
+static bool is_silent(struct port *port, struct wal *w) {
+    if (!has_credit(w) || !port_may_go_on(port))
+        w->unanswered = 0;
+    return w->patience && w->unanswered++ * w->interval >= w->patience;
+}
+
 static void tick(struct port *port) {
     struct wal *w = port->work;
     int64_t now = port_now();
-    if (now >= w->tell_at)
-        tell_server(port, w);
+    if (now >= w->tell_at && is_silent(port, w))
+        port_end(port, "lost", "the server has not answered for too long");
+    else if (now >= w->tell_at)
+        tell_server(port, w, true);
     if (!w->news || now < w->report_at || port->leaving)
         return;
     cw_assembly_info(w->assembly, &w->report.assembly);
@@ -361,6 +376,7 @@ static struct wal *new_work(struct port *port, const struct port_replicate *r) {
     *w = (struct wal){.port = port,
                       .credit = r->credit,
                       .interval = r->interval,
+                      .patience = r->patience,
                       .told_at = port_now(),
                       .tell_at = PORT_NEVER,
                       .report_at = port_now()};

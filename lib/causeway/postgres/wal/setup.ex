@@ -65,8 +65,9 @@ defmodule Causeway.Postgres.WAL.Setup do
          {:ok, server, flushed} <- Timeline.identify(client),
          {:ok, limit} <- Timeline.common(past.server, server, flushed),
          :ok <- Publication.prepare(client, options),
-         {:ok, slot} <- Slot.prepare(client, options, past.slot, slow),
-         {:ok, interval} <- interval(client, options) do
+         {:ok, interval} <- interval(client, options),
+         # The last, as the next statement would end the snapshot.
+         {:ok, slot} <- Slot.prepare(client, options, past.slot, slow) do
       start = max(min(past.acked, limit), slot.confirmed)
 
       {:ok,

@@ -368,12 +368,16 @@ defmodule Causeway.Postgres.WAL.Source do
         credit: options.buffer_bytes,
         spool: options.spool_bytes,
         interval: ready.interval,
+        patience: patience(options.silence_timeout),
         dir: options.spool_dir
       })
 
     command(state, body)
     %{state | phase: :starting}
   end
+
+  defp patience(:infinity), do: 0
+  defp patience(ms), do: ms
 
   # Positions are good up to the limit only.
   defp tell_rewound(%{ready: %{limit: limit}} = state) when state.handed <= limit, do: state
