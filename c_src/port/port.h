@@ -77,6 +77,7 @@ struct port {
     bool over;        /* the job is, but for a cancel that is still under way */
     bool held;        /* it waits for the VM to read */
     struct port_cancel cancel;
+    bool cancel_again; /* when the one that is under way is done */
 
     bool record_open;
     size_t record;          /* where in the open frame the open record begins */
@@ -105,6 +106,10 @@ void port_job_start(struct port *port, const struct port_job *job, void *work,
 /* The job is done: once no cancel is under way any more the answer is completed with the
  * transaction's state. */
 void port_job_end(struct port *port);
+
+/* Cancels what runs on the server; once more, if that is under way already: it may have hit what
+ * came before. */
+void port_cancel(struct port *port);
 
 /* Tells the job to stop. What it has not finished fails, on the server too. */
 void port_job_stop(struct port *port, enum port_stop why);

@@ -49,6 +49,9 @@ void port_rows_break(struct port *port);
 
 /* {error, Why, Fields} with what the server says of a failed statement. */
 void port_answer_error(struct port *port, const PGresult *res);
+/* The same of one that was told to stop, and is done all the same, but not all of its rows were
+ * answered. Closes those that were. */
+void port_answer_stopped(struct port *port);
 /* The same of what this program itself does not do. */
 void port_answer_refusal(struct port *port, const char *message);
 /* {columns, [{Name, Type, TypeModifier, Table, Format}]} */

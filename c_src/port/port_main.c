@@ -95,7 +95,7 @@ void port_job_end(struct port *port) {
     port->job = &port_idle_job;
     port->work = NULL;
     port->deadline = PORT_NEVER;
-    port->over = false;
+    port->over = port->cancel_again = false;
 }
 
 void port_job_stop(struct port *port, enum port_stop why) {
@@ -108,7 +108,12 @@ void port_job_stop(struct port *port, enum port_stop why) {
     if (port->job->stop)
         port->job->stop(port);
     else
-        port_cancel_start(&port->cancel, port->conn);
+        port_cancel(port);
+}
+
+void port_cancel(struct port *port) {
+    port->cancel_again = port_cancel_running(&port->cancel);
+    port_cancel_start(&port->cancel, port->conn);
 }
 
 /* A cancel may have come too early, and a server may be deaf to it. */
@@ -118,7 +123,7 @@ static void press_on(struct port *port, int64_t now) {
         port_lost(port,
                   "the server did not answer a request to cancel, so the connection was closed");
     else if (!port->job->stop && !port->over)
-        port_cancel_start(&port->cancel, port->conn);
+        port_cancel(port);
 }
 
 /* ---- requests ---- */
@@ -296,8 +301,12 @@ static void tick(struct port *port) {
 
 static void cancelled(struct port *port) {
     port_cancel_finish(&port->cancel);
-    if (port->over && !port_cancel_running(&port->cancel))
+    if (port_cancel_running(&port->cancel))
+        return;
+    if (port->over)
         port_job_end(port);
+    else if (port->cancel_again)
+        port_cancel(port);
 }
 
 /* The VM has read on: so may the job, of what libpq has too. */
