@@ -422,7 +422,7 @@ defmodule Causeway.Postgres.Statements do
   end
 
   defp told(error, query),
-    do: %{error | query: query.statement, connection_id: query.connection_id}
+    do: %{error | query: query.statement, connection_id: query.connection_id, step: nil}
 
   defp prepared(session, %{name: {:new, name}} = query, [{:ok, _, _, _} | _]) do
     query = %{query | name: name}

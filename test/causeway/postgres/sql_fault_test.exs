@@ -202,6 +202,48 @@ defmodule Causeway.Postgres.SQLFaultTest do
     |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
   end
 
+  # ---- what is said of a backend that dies ----
+
+  test "killed, nobody knows; ended by the server, it has done nothing" do
+    server = PostgresServer.start!()
+    conn = connect!(PostgresServer.options(server))
+    killed = fn signal, run -> killed(server, conn, signal, run) end
+    assert {:error, %{reason: :disconnected}} = killed.("KILL", &Postgres.query(conn, &1))
+
+    assert {:error, %{reason: :disconnected}} =
+             killed.("KILL", &Postgres.pipeline(conn, [&1, "select 2"]))
+
+    assert {:error, %{reason: :server, postgres: %{code: :admin_shutdown}}} =
+             killed.("TERM", &Postgres.query(conn, &1))
+
+    assert {:error, %{reason: :server, step: 1, postgres: %{code: :admin_shutdown}}} =
+             killed.("TERM", &Postgres.pipeline(conn, ["select 2", &1]))
+  end
+
+  defp killed(server, conn, signal, run) do
+    # After a backend is killed, the server restarts all others.
+    eventually(fn -> match?({:ok, _}, Postgres.query(conn, "select 1")) end, @wait)
+    sql = "select pg_sleep(600) as sleeping"
+    task = Task.async(fn -> run.(sql) end)
+
+    pids = fn ->
+      PostgresServer.backends(server, "query like '%sleeping' and state = 'active'")
+    end
+
+    pids |> until_there() |> PostgresServer.signal(signal)
+    Task.await(task, @wait)
+  end
+
+  defp until_there(pids) do
+    eventually(fn ->
+      try do
+        with [] <- pids.(), do: nil
+      rescue
+        RuntimeError -> nil
+      end
+    end)
+  end
+
   # ---- nothing is left ----
 
   # How a VM ends, some of it in order.
