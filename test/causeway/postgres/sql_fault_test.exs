@@ -136,7 +136,10 @@ defmodule Causeway.Postgres.SQLFaultTest do
   end
 
   # Between two connections there is none.
-  defp program(conn), do: os_pid(conn)
+  defp program(conn) do
+    for {:os_pid, pid} <- :ets.lookup(Causeway.Postgres.Session.fetch(conn).table, :os_pid),
+        do: pid
+  end
 
   @kinds [
            :program_killed,
