@@ -26,12 +26,18 @@ defmodule PostgresBench do
     if server = PgBench.start() do
       PostgresServer.psql!(server, String.split(@tables, ";", trim: true))
       {:ok, ours} = Postgres.start_link(PgBench.options(server))
-      theirs = peer(Postgrex, fn -> elem(Postgrex.start_link(PgBench.options(server)), 1) end)
+      theirs = peer(Postgrex, fn -> postgrex(server) end)
       conns = {ours, theirs}
       selects(server, conns)
       inserts(conns)
       million(ours)
     end
+  end
+
+  defp postgrex(server) do
+    {:ok, _} = Application.ensure_all_started(:postgrex)
+    {:ok, pid} = Postgrex.start_link(PgBench.options(server))
+    pid
   end
 
   # ---- select ----

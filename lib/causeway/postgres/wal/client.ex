@@ -81,6 +81,8 @@ defmodule Causeway.Postgres.WAL.Client do
     receive do
       {^port, {:data, frame}} -> frame(port, slow, records, Protocol.frame(frame))
       {^port, {:exit_status, n}} -> {:error, ended(Protocol.exit_reason(n))}
+      # Of a write to a program that is dead already, in a process that traps exits.
+      {:EXIT, ^port, _} -> {:error, ended(Protocol.exit_reason(0))}
     after
       ms ->
         fun.()
