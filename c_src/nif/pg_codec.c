@@ -4,7 +4,7 @@
 
 /* What the specs of one codec may come to: a thousand columns of large composites. */
 #define NODES_MOST (1u << 17)
-#define NODES_SOON 4096u /* on a normal scheduler */
+#define NODES_SOON 2000u /* on a normal scheduler */
 
 bool pg_get_codec(ErlNifEnv *env, ERL_NIF_TERM term, const struct pg_codec **codec) {
     void *obj;

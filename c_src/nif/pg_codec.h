@@ -68,7 +68,8 @@ struct pg_decode pg_decode_begin(ErlNifEnv *env, ERL_NIF_TERM frame, struct cw_b
  * of json gives its text; within arrays and composites json comes as {causeway_json, Text}, for
  * Causeway.Postgres.Json to replace.
  *
- * CW_EMALFORMED: not a value of this type. CW_ELIMIT: nested too deeply. CW_EKIND: holds a type
+ * CW_EMALFORMED: not a value of this type. CW_ELIMIT: nested too deeply, or a query too large.
+ * CW_EKIND: holds a type
  * (`unknown`) that the codec was not told of. CW_EBUDGET: go dirty, and begin anew. CW_ENOMEM. */
 enum cw_err pg_decode_value(struct pg_decode *d, const struct pg_codec *codec, uint32_t column,
                             struct cw_bytes value, ERL_NIF_TERM *term);

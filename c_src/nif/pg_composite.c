@@ -39,7 +39,7 @@ static enum cw_err get_fields(struct pg_decode *d, const struct pg_node *fields,
 static enum cw_err get_tuple(struct pg_decode *d, const struct pg_node *fields, struct cw_bytes s,
                              unsigned depth, uint32_t n, ERL_NIF_TERM *term) {
     ERL_NIF_TERM space[ON_STACK], *at = space;
-    if (n > s.n / 8) /* an oid and a length each */
+    if (n > s.n / 8 || n > PG_COLUMNS_MOST) /* an oid and a length each */
         return CW_EMALFORMED;
     if (n > ON_STACK && !(at = enif_alloc(n * sizeof *at)))
         return CW_ENOMEM;
