@@ -7,10 +7,8 @@ defmodule Causeway.Postgres.CopyIn do
 
   @piece 65_536
 
-  # Whether the request has ended is in an atomic, as who collects into it has no other copy than the first one when
-  # something raises.
-  @enforce_keys [:session, :ref, :wait, :sql, :window, :ended]
-  defstruct [:session, :ref, :wait, :sql, :window, :ended, ahead: 0, gathered: [], size: 0]
+  @enforce_keys [:session, :ref, :wait, :sql, :window]
+  defstruct [:session, :ref, :wait, :sql, :window, ahead: 0, gathered: [], size: 0]
 
   @type t :: %__MODULE__{}
 
@@ -25,8 +23,7 @@ defmodule Causeway.Postgres.CopyIn do
       ref: ref,
       wait: Request.wait(timeout),
       sql: sql,
-      window: 0,
-      ended: :atomics.new(1, [])
+      window: 0
     }
 
     await_begin(copy)
@@ -73,11 +70,18 @@ defmodule Causeway.Postgres.CopyIn do
   defp send_gathered(%{size: 0} = copy), do: {:ok, copy}
 
   defp send_gathered(copy) do
-    with {:ok, copy} <- await_room(copy) do
-      for piece <- cut(IO.iodata_to_binary(copy.gathered)),
-          do: Request.tell(copy.session, copy.ref, Protocol.copy_data(piece))
+    pieces = cut(IO.iodata_to_binary(copy.gathered))
+    send_pieces(pieces, %{copy | gathered: [], size: 0})
+  end
 
-      {:ok, %{copy | ahead: copy.ahead + copy.size, gathered: [], size: 0}}
+  defp send_pieces([], copy), do: {:ok, copy}
+
+  defp send_pieces([piece | rest], copy) do
+    size = byte_size(piece)
+
+    with {:ok, copy} <- await_room(copy, size) do
+      Request.tell(copy.session, copy.ref, Protocol.copy_data(piece))
+      send_pieces(rest, %{copy | ahead: copy.ahead + size})
     end
   end
 
@@ -87,30 +91,25 @@ defmodule Causeway.Postgres.CopyIn do
 
   defp cut(data), do: [data]
 
-  defp await_room(%{ahead: ahead, size: size, window: window} = copy)
+  defp await_room(%{ahead: ahead, window: window} = copy, size)
        when ahead > 0 and ahead + size > window do
     case Request.next(copy.session, copy.ref, copy.wait) do
-      {:more, records} -> await_room(taken(copy, records))
+      {:more, records} -> await_room(taken(copy, records), size)
       {:last, _, records} -> finished_early(copy, records)
-      {:notice, _} -> await_room(copy)
-      {:error, error} -> lost(copy, error)
+      {:notice, _} -> await_room(copy, size)
+      {:error, error} -> {:error, %{error | query: copy.sql}}
     end
   end
 
-  defp await_room(copy), do: {:ok, copy}
+  defp await_room(copy, _size), do: {:ok, copy}
 
   defp taken(copy, records) do
     bytes = for {:taken, bytes} <- Protocol.records(records), do: bytes
     %{copy | ahead: copy.ahead - Enum.sum(bytes)}
   end
 
-  defp lost(copy, error) do
-    :atomics.put(copy.ended, 1, 1)
-    {:error, %{error | query: copy.sql}}
-  end
-
   defp finished_early(copy, records) do
-    finished(copy)
+    Request.finish(copy.ref)
     {:error, no_copy(Protocol.records(records), copy.sql)}
   end
 
@@ -123,30 +122,22 @@ defmodule Causeway.Postgres.CopyIn do
     end
   end
 
-  defp finished(copy) do
-    :atomics.put(copy.ended, 1, 1)
-    Request.finish(copy.ref)
-  end
-
-  @doc "Nothing of it shall be kept. After an error it has ended already, and nothing more comes."
+  @doc "Nothing of it shall be kept."
   @spec abort(t, String.t()) :: :ok
   def abort(copy, why) do
-    if :atomics.get(copy.ended, 1) == 0 do
-      Request.tell(copy.session, copy.ref, Protocol.copy_fail(why))
-      finish(copy)
-    end
-
+    Request.tell(copy.session, copy.ref, Protocol.copy_fail(why))
+    finish(copy)
     :ok
   end
 
   defp finish(copy) do
     case Request.next(copy.session, copy.ref, copy.wait) do
       {:last, _, records} ->
-        finished(copy)
+        Request.finish(copy.ref)
         result(Protocol.records(records), copy)
 
       {:error, error} ->
-        lost(copy, error)
+        {:error, %{error | query: copy.sql}}
 
       _ ->
         finish(copy)

@@ -24,9 +24,6 @@ defmodule Causeway.Postgres.StatementCache do
       [] ->
         nil
     end
-  rescue
-    # The table went with the connection's process, which whoever asks is told by the request that follows.
-    ArgumentError -> nil
   end
 
   @doc "All that is known of a statement, or nil."
@@ -36,8 +33,6 @@ defmodule Causeway.Postgres.StatementCache do
       [{_, query}] -> query
       [] -> nil
     end
-  rescue
-    ArgumentError -> nil
   end
 
   @doc """
@@ -55,8 +50,6 @@ defmodule Causeway.Postgres.StatementCache do
         _ -> put(session, query)
       end
     end
-  rescue
-    ArgumentError -> :ok
   end
 
   defp put(session, query) do
@@ -77,24 +70,17 @@ defmodule Causeway.Postgres.StatementCache do
   defp plain?(nil), do: true
   defp plain?(codec), do: codec.json == nil and codec.result_format == 1
 
-  @doc "The same statement with other codecs or columns. One that was prepared under a name of its own is not touched."
-  def update(session, %{name: name} = query) do
-    with %{name: ^name} <- query(session, query.statement) do
-      :ets.update_element(session.table, {:query, query.statement}, {2, query})
-      :ets.update_element(session.table, query.statement, {3, hot(query)})
-    end
-  rescue
-    ArgumentError -> false
+  @doc "The same statement with other codecs."
+  def update(session, query) do
+    :ets.update_element(session.table, {:query, query.statement}, {2, query})
+    :ets.update_element(session.table, query.statement, {3, hot(query)})
   end
 
-  @doc "Forgets what is known of a statement, by its SQL, and its name on the server."
-  def forget(session, sql) do
-    known = query(session, sql)
-    :ets.delete(session.table, sql)
-    :ets.delete(session.table, {:query, sql})
-    if known, do: close(session, [known.name])
-  rescue
-    ArgumentError -> :ok
+  @doc "Forgets a statement."
+  def forget(session, query) do
+    :ets.delete(session.table, query.statement)
+    :ets.delete(session.table, {:query, query.statement})
+    close(session, [query.name])
   end
 
   # An eighth at a time.
@@ -104,7 +90,9 @@ defmodule Causeway.Postgres.StatementCache do
 
     oldest = Enum.sort_by(all, fn {used, _} -> :atomics.get(used, 1) end)
 
-    for {_, sql} <- Enum.take(oldest, div(length(all), 8) + 1), do: forget(session, sql)
+    for {_, sql} <- Enum.take(oldest, div(length(all), 8) + 1),
+        query = query(session, sql),
+        do: forget(session, query)
   end
 
   @doc "Has the server forget statements, when there is time for it."

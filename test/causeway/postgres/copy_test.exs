@@ -26,47 +26,6 @@ defmodule Causeway.Postgres.CopyTest do
              |> Enum.reverse()
   end
 
-  test "in: a backend that is terminated half-way", %{database: database} do
-    for way <- [:enumerable, :collectable], last <- [1, 400_000] do
-      conn = connect!(database)
-      other = connect!(database)
-      Postgres.query!(conn, "create temp table t (a int, b text)")
-      %{connection_id: pid} = Postgres.info(conn)
-
-      data =
-        Stream.map(-100_000..last, fn i ->
-          if i == 0, do: one!(other, "select pg_terminate_backend($1, 5000)", [pid])
-          "1\tx\n"
-        end)
-
-      error =
-        if way == :enumerable,
-          do: elem(Postgres.copy_in(conn, "copy t from stdin", data), 1),
-          else: catch_error(Enum.into(data, Postgres.copy(conn, "copy t from stdin")))
-
-      assert %Error{} = error
-      assert one!(conn, "select 1") == 1
-    end
-  end
-
-  test "in: what is refused while it is being collected", %{conn: conn} do
-    data = Stream.map(1..1_000_000, &if(&1 == 10, do: "bad\n", else: "1\tx\n"))
-
-    assert %Error{postgres: %{code: :invalid_text_representation}} =
-             catch_error(Enum.into(data, Postgres.copy(conn, "copy t from stdin")))
-
-    assert one!(conn, "select count(*) from t") == 0
-  end
-
-  test "out: a comment at the end, in a transaction", %{conn: conn} do
-    Postgres.transaction(conn, fn tx ->
-      assert ["1\n"] = Enum.to_list(Postgres.copy_out(tx, "copy (select 1) to stdout -- one"))
-
-      assert {:error, %{postgres: %{code: :invalid_savepoint_specification}}} =
-               Postgres.query(tx, "release savepoint causeway_stream")
-    end)
-  end
-
   test "in: more than goes into any buffer", %{conn: conn} do
     line = "1\t" <> String.duplicate("x", 10_000) <> "\n"
 
@@ -245,5 +204,27 @@ defmodule Causeway.Postgres.CopyTest do
 
     assert_raise Error, fn -> conn |> Postgres.copy_out("copy t from stdin") |> Stream.run() end
     assert one!(conn, "select 1") == 1
+  end
+
+  test "in: a deadline ends it while the server waits for a lock, too", %{database: database} do
+    [blocked, holder] = [connect!(database), connect!(database)]
+    Postgres.query!(holder, "create table locked (i int primary key)")
+    backend = one!(blocked, "select pg_backend_pid()")
+
+    Postgres.transaction(holder, fn holder ->
+      Postgres.query!(holder, "insert into locked values (1)")
+      lines = for i <- 1..20_000, do: "#{i}\n"
+
+      {time, result} =
+        :timer.tc(fn ->
+          Postgres.copy_in(blocked, "copy locked from stdin", lines, timeout: 300)
+        end)
+
+      assert {:error, %Error{reason: :timeout}} = result
+      assert time < 3_000_000
+    end)
+
+    assert one!(blocked, "select pg_backend_pid()") == backend
+    Postgres.query!(holder, "drop table locked")
   end
 end
