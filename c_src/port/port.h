@@ -6,11 +6,19 @@
  * job what it waits for, tells it of what happened, and writes the frames it made. Nothing here
  * blocks, but for the resolution of names in connecting.
  *
- *   port_main      the loop                    port_answer    answers: records in frames; terms in
- * records port_frame     frames, in and out          port_connect   the job of connecting port_term
- * terms, read                 port_run       the job of running statements port_request   requests,
- * read              port_copy      the jobs of COPY in and out port_mem       memory port_cancel
- * the thread that cancels
+ *     port_main      the loop
+ *     port_frame     frames, in and out
+ *     port_request   requests, read
+ *     port_term      terms, read
+ *     port_answer    answers: records in frames
+ *     port_reply     terms in records, and events
+ *     port_connect   the job of connecting
+ *     port_run       the job of running statements
+ *     port_copy      the jobs of COPY in and out
+ *     port_wal       the job of replication
+ *     port_spill     its temporary files
+ *     port_cancel    the thread that cancels
+ *     port_mem       memory
  */
 #ifndef PORT_H
 #define PORT_H
@@ -77,6 +85,7 @@ struct port {
     bool over;        /* the job is, but for a cancel that is still under way */
     bool held;        /* it waits for the VM to read */
     struct port_cancel cancel;
+    bool cancel_again; /* when the one that is under way is done */
 
     bool record_open;
     size_t record;          /* where in the open frame the open record begins */
@@ -85,15 +94,15 @@ struct port {
 };
 
 #define PORT_NEVER INT64_MAX
-#define PORT_CANCEL_AGAIN                                                                          \
-    250 /* ms: a cancel that came before its statement had begun was for nothing */
-#define PORT_CANCEL_GRACE                                                                          \
-    5000                      /* ms after which a server that does not answer it counts as lost    \
-                               */
-#define PORT_LEAVE_GRACE 2000 /* ms to write the last frames in */
-#define PORT_OUT_BYTES                                                                             \
-    (1u << 20) /* unread by the VM, at which the server is no longer read from                     \
-                */
+
+/* In ms: between cancels, as one that came before its statement had begun was for nothing; after
+ * which a server that does not answer any counts as lost; to write the last frames in. */
+#define PORT_CANCEL_AGAIN 250
+#define PORT_CANCEL_GRACE 5000
+#define PORT_LEAVE_GRACE 2000
+
+/* Bytes unread by the VM, at which the server is no longer read from. */
+#define PORT_OUT_BYTES (1u << 20)
 
 /* Milliseconds of a clock that only goes forward. */
 int64_t port_now(void);
@@ -105,6 +114,10 @@ void port_job_start(struct port *port, const struct port_job *job, void *work,
 /* The job is done: once no cancel is under way any more the answer is completed with the
  * transaction's state. */
 void port_job_end(struct port *port);
+
+/* Cancels what runs on the server; once more, if that is under way already: it may have hit what
+ * came before. */
+void port_cancel(struct port *port);
 
 /* Tells the job to stop. What it has not finished fails, on the server too. */
 void port_job_stop(struct port *port, enum port_stop why);

@@ -15,7 +15,7 @@ struct copy {
     enum { BEGINNING, COPYING, ENDING } phase;
     uint32_t credit;  /* out: frames */
     uint32_t waiting; /* in: bytes that the VM was not yet told are taken */
-    bool refused;     /* the statement was none of this kind: it has been told */
+    bool dropped;     /* out: data was left out, as the VM no longer reads */
 };
 
 #define TAKEN_BYTES (PORT_COPY_WINDOW / 4) /* the VM is told in such steps */
@@ -51,6 +51,9 @@ static void take_result(struct port *port, struct copy *copy, PGresult *res,
         port_flush(port);
     } else if (status == PGRES_COPY_OUT) {
         port_lost(port, "COPY TO STDOUT is for copy_out, so the connection was closed");
+    } else if (status == PGRES_COMMAND_OK && copy->dropped) {
+        port_answer_stopped(port);
+        copy->dropped = false;
     } else if (status == PGRES_COMMAND_OK) {
         port_rows_end(port, res);
     }
@@ -91,7 +94,12 @@ static short in_wants(struct port *port) {
     return port_may_go_on(port) ? POLLIN : 0;
 }
 
+/* One frame may be longer than the window, when nothing is ahead of it. */
 static void in_data(struct port *port, struct copy *copy, struct cw_bytes data) {
+    if (copy->waiting > 2 * PORT_COPY_WINDOW) {
+        port_protocol_error(port, "COPY data beyond the window");
+        return;
+    }
     if (PQputCopyData(port->conn, (const char *)data.p, (int)data.n) <= 0 || !port_flush(port)) {
         port_lost(port, NULL);
         return;
@@ -104,8 +112,8 @@ static void in_end(struct port *port, struct copy *copy, const char *error) {
     copy->phase = ENDING;
     if (PQputCopyEnd(port->conn, error) < 0)
         port_lost(port, NULL);
-    else
-        port_flush(port);
+    else if (port_flush(port))
+        in_advance(port); /* the answer to data that was refused may have been read long since */
 }
 
 static bool in_message(struct port *port, const struct port_request *request) {
@@ -143,7 +151,7 @@ static void in_stop(struct port *port) {
         in_end(port, copy,
                port->stop == PORT_STOP_TIMEOUT ? "the deadline has passed" : "cancelled");
     else
-        port_cancel_start(&port->cancel, port->conn);
+        port_cancel(port);
 }
 
 const struct port_job port_copy_in_job = {
@@ -161,6 +169,10 @@ static bool has_credit(const struct port *port, const struct copy *copy) {
 }
 
 static void put_data(struct port *port, struct copy *copy, const char *data, size_t n) {
+    if (port->stop != PORT_GO_ON) {
+        copy->dropped = true;
+        return;
+    }
     struct cw_buf *buf =
         port->record_open ? &port->out.buf : port_record_begin(port, PORT_RECORD_COPY);
     cw_buf_put(buf, data, n);

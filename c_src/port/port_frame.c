@@ -89,15 +89,19 @@ void port_out_end(struct port_out *out) {
     out->open = false;
 }
 
-/* After all that was whole has been written. */
-static void start_over(struct port_out *out) {
-    size_t open = out->buf.n - out->whole;
-    if (open)
-        memmove(out->buf.p, out->buf.p + out->whole, open);
+/* Gives back the room of what has been written, once it is more than what is left: so nothing is
+ * moved twice. */
+static void close_up(struct port_out *out) {
+    size_t left = out->buf.n - out->sent;
+    if (left > out->sent)
+        return;
+    if (left)
+        memmove(out->buf.p, out->buf.p + out->sent, left);
     else if (out->buf.cap > KEPT_BYTES)
         cw_buf_free(&out->buf);
-    out->buf.n = open;
-    out->sent = out->whole = 0;
+    out->buf.n = left;
+    out->whole -= out->sent;
+    out->sent = 0;
 }
 
 bool port_out_flush(struct port_out *out, int fd) {
@@ -105,11 +109,13 @@ bool port_out_flush(struct port_out *out, int fd) {
         ssize_t n = write(fd, out->buf.p + out->sent, out->whole - out->sent);
         if (n < 0 && errno == EINTR)
             continue;
+        if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK)
+            return false;
         if (n < 0)
-            return errno == EAGAIN || errno == EWOULDBLOCK;
+            break;
         out->sent += (size_t)n;
     }
     if (out->sent)
-        start_over(out);
+        close_up(out);
     return true;
 }

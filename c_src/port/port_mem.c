@@ -5,6 +5,11 @@
 
 #include "port_protocol.h"
 
+/* Read by jemalloc: there is one thread that matters, and what it has freed goes back to the system
+ * soon. */
+__attribute__((visibility("default"))) extern const char *malloc_conf;
+const char *malloc_conf = "narenas:1,dirty_decay_ms:500,muzzy_decay_ms:0";
+
 void port_out_of_memory(void) {
     _exit(PORT_EXIT_MEMORY);
 }

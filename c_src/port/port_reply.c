@@ -69,11 +69,22 @@ static void fields(ei_x_buff *x, const PGresult *res) {
     check(ei_x_encode_empty_list(x));
 }
 
+static const char *stopped(const struct port *port) {
+    return port->stop == PORT_STOP_TIMEOUT ? "timeout" : "cancelled";
+}
+
 static const char *why(const struct port *port, const PGresult *res) {
     const char *code = PQresultErrorField(res, PG_DIAG_SQLSTATE);
-    if (port->stop == PORT_GO_ON || !code || strcmp(code, "57014"))
-        return "server";
-    return port->stop == PORT_STOP_TIMEOUT ? "timeout" : "cancelled";
+    return port->stop == PORT_GO_ON || !code || strcmp(code, "57014") ? "server" : stopped(port);
+}
+
+void port_answer_stopped(struct port *port) {
+    ei_x_buff x;
+    port_rows_break(port);
+    begin(&x, "error", 3);
+    check(ei_x_encode_atom(&x, stopped(port)));
+    check(ei_x_encode_empty_list(&x));
+    record(port, &x);
 }
 
 void port_answer_error(struct port *port, const PGresult *res) {

@@ -15,6 +15,7 @@ struct run {
     bool headed;  /* the columns of the statement have been told */
     bool copying; /* a COPY that was not asked for as one is being ended */
     bool refused; /* it was, and its result is an error whatever the server says */
+    bool dropped; /* rows of the statement were left out, so its result is an error too */
     uint32_t credit;
     uint32_t max_rows;
     uint32_t n;
@@ -187,6 +188,11 @@ static void tell_columns(struct port *port, struct run *run, const PGresult *res
 }
 
 static void take_rows(struct port *port, struct run *run, const PGresult *res) {
+    /* Who reads piece by piece may be long about those that were on their way. */
+    if (run->limited && port->stop != PORT_GO_ON) {
+        run->dropped |= PQntuples(res) > 0;
+        return;
+    }
     tell_columns(port, run, res);
     uint32_t frames = port_rows_add(port, res, run->max_rows);
     if (run->limited)
@@ -196,13 +202,15 @@ static void take_rows(struct port *port, struct run *run, const PGresult *res) {
 static const char copy_out[] = "COPY TO STDOUT is for copy_out";
 
 static void take_end(struct port *port, struct run *run, PGresult *res) {
-    if (run->refused)
+    if (run->dropped)
+        port_answer_stopped(port);
+    else if (run->refused)
         port_answer_refusal(port, copy_out);
     else if (run->ops[run->at] == PORT_STEP_describe)
         port_answer_described(port, res);
     else
         port_rows_end(port, res);
-    run->headed = run->refused = false;
+    run->headed = run->refused = run->dropped = false;
 }
 
 static void take_error(struct port *port, struct run *run, const PGresult *res) {
@@ -211,7 +219,7 @@ static void take_error(struct port *port, struct run *run, const PGresult *res) 
         port_answer_refusal(port, copy_out);
     else
         port_answer_error(port, res);
-    run->headed = run->refused = false;
+    run->headed = run->refused = run->dropped = false;
 }
 
 /* A COPY that was not asked for by its own request. In a pipeline, the server reads what follows as
@@ -224,7 +232,7 @@ static void refuse_copy(struct port *port, struct run *run, ExecStatusType statu
         port_flush(port);
     } else {
         run->copying = run->refused = true;
-        port_cancel_start(&port->cancel, port->conn);
+        port_cancel(port);
     }
 }
 
@@ -276,7 +284,7 @@ static void next_step(struct port *port, struct run *run) {
     }
     /* What a cancel has hit ends at the sync. */
     if (sync && port->stop != PORT_GO_ON)
-        port_cancel_start(&port->cancel, port->conn);
+        port_cancel(port);
     ask_for_rows(port);
 }
 

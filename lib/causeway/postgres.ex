@@ -224,8 +224,8 @@ defmodule Causeway.Postgres do
 
       Db |> Causeway.Postgres.stream("SELECT * FROM events") |> Stream.flat_map(& &1.rows) |> Enum.each(&handle/1)
 
-  Nothing else can run on the connection until it ends. Whoever stops before the end cancels the statement; in a
-  transaction, that goes on, and what the statement may have done is undone.
+  Nothing else can run on the connection until it ends. Whoever stops before the end cancels the statement; a
+  transaction goes on. (If the statement does more than read, that may be done or not.)
 
   Options: `:max_rows` of a piece, 500 by default; a piece has about 64 kB at most. `:timeout` for all of it,
   `:infinity` by default.

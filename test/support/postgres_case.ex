@@ -17,9 +17,10 @@ defmodule Causeway.PostgresCase do
     end
   end
 
-  @doc "A connection to the test's database."
+  @doc "A connection to the test's database, which is there."
   def connect!(options, more \\ []) do
-    child = Supervisor.child_spec({Postgres, Keyword.merge(options, more)}, id: make_ref())
+    options = [sync_connect: true] |> Keyword.merge(options) |> Keyword.merge(more)
+    child = Supervisor.child_spec({Postgres, options}, id: make_ref())
     ExUnit.Callbacks.start_supervised!(child)
   end
 

@@ -54,6 +54,7 @@ defmodule Causeway.Postgres.Error do
   end
 
   @doc false
+  def server(reason, []), do: %__MODULE__{reason: reason}
   def server(reason, fields), do: %__MODULE__{reason: reason, postgres: fields(fields)}
 
   @doc false

@@ -121,11 +121,19 @@ defmodule Causeway.Postgres.Request do
     %Error{reason: :disconnected, detail: detail}
   end
 
-  # The port program sees to deadlines; if it does not, it is not running, and nothing but this ends it.
+  # The port program sees to deadlines; if it does not, it is not running, and nothing but this ends it. The connection
+  # tells that it is gone.
   defp stuck(session, ref) do
-    finish(ref)
-
     with [{_, os_pid}] <- :ets.lookup(session.table, :os_pid), do: Program.kill(os_pid)
+
+    receive do
+      {^ref, {:error, _}} -> :ok
+      {:DOWN, ^ref, :process, _, _} -> :ok
+    after
+      @grace -> :ok
+    end
+
+    finish(ref)
 
     {:error,
      %Error{reason: :disconnected, detail: "the port program did not answer, and was ended"}}

@@ -35,22 +35,29 @@ defmodule Causeway.Postgres.StatementCache do
     end
   end
 
-  @doc "Keeps a statement, and lets go of those not used for longest when there are too many."
+  @doc """
+  Keeps a statement, and lets go of those not used for longest when there are too many. Of two that have given it a name
+  at the same time, the first stays: others may be about to use that.
+  """
   @spec keep(Session.t(), Query.t()) :: any
   def keep(%{cache: 0} = session, query), do: close(session, [query.name])
 
   def keep(session, query) do
-    used = :atomics.new(1, signed: true)
-    :atomics.put(used, 1, System.monotonic_time())
-
     # One of another connection is worth nothing.
     with {:ok, _, id} when id == query.connection_id <- Session.connection(session) do
-      old = query(session, query.statement)
-      :ets.insert(session.table, {{:query, query.statement}, query})
-      :ets.insert(session.table, {query.statement, used, hot(query)})
-      if old && old.name != query.name, do: close(session, [old.name])
-      if :ets.info(session.table, :size) > 2 * session.cache + 2, do: evict(session)
+      case query(session, query.statement) do
+        %{name: name} when is_binary(name) and name != query.name -> close(session, [query.name])
+        _ -> put(session, query)
+      end
     end
+  end
+
+  defp put(session, query) do
+    used = :atomics.new(1, signed: true)
+    :atomics.put(used, 1, System.monotonic_time())
+    :ets.insert(session.table, {{:query, query.statement}, query})
+    :ets.insert(session.table, {query.statement, used, hot(query)})
+    if :ets.info(session.table, :size) > 2 * session.cache + 2, do: evict(session)
   end
 
   defp hot(%{name: name, params: params, result: result} = query) do

@@ -126,14 +126,15 @@ defmodule Causeway.Postgres.Statements do
     end
   end
 
-  # It was run, and something is to be said about it.
+  # It was run, and something is to be said about it. Somebody else may have forgotten it meanwhile.
   defp cool(session, sql, params, deadline, answer) do
-    case Cache.query(session, sql) do
-      nil ->
-        {:error, %Error{reason: :not_connected, query: sql}}
+    query = Cache.query(session, sql) || %Query{statement: sql}
+    failed = &retry(session, query, params, deadline, &1, &2)
 
-      query ->
-        finish(session, query, answer, deadline, &retry(session, query, params, deadline, &1, &2))
+    case answer.ended do
+      [{:error, error}] -> failed.(told(error, query), answer.state)
+      [{:ok, _, _, _}] when query.result == nil -> {:error, %Error{reason: :decode, query: sql}}
+      _ -> finish(session, query, answer, deadline, failed)
     end
   end
 

@@ -411,9 +411,7 @@ defmodule Causeway.Postgres.QueryTest do
       me = self()
       id = make_ref()
 
-      handler = fn name, measurements, metadata, _ ->
-        send(me, {id, name, measurements, metadata})
-      end
+      handler = &__MODULE__.forward/4
 
       apply(:telemetry, :attach, [id, [:causeway, :postgres, :query], handler, {me, id}])
       Postgres.query!(conn, "select 1 as event", [], telemetry_options: [a: 1])
