@@ -84,6 +84,17 @@ defmodule Causeway.Postgres.WAL.FailoverTest do
     eventually(fn -> slot(now).confirmed >= List.last(transactions).end_lsn end)
   end
 
+  test "a standby that has no slot is not one that has lost it", context do
+    stop_wal(start_wal!(context))
+    eventually(fn -> replayed?(context) end)
+    # Only the standby is there, and any server will do.
+    options = PostgresServer.options(context.standby)
+    wal = start_wal(context, connection: options, create_publication: nil)
+    assert %{error: %{reason: {:standby, _}} = error} = receive_event(:disconnected)
+    assert Exception.message(error) =~ "target_server_type: :primary"
+    assert Process.alive?(wal)
+  end
+
   test "where the positions of two timelines part" do
     server = fn timeline, history -> %{system_id: "1", timeline: timeline, history: history} end
     common = fn one, other, flushed -> elem(Timeline.common(one, other, flushed), 1) end
