@@ -17,7 +17,7 @@
 
 /* Raise the number when struct pg_codec or struct pg_node change, or what they mean: see nif_env.h.
  */
-#define PG_CODEC_TYPE "causeway_pg_codec_1"
+#define PG_CODEC_TYPE "causeway_pg_codec_2"
 
 #define PG_COLUMNS_MOST 65535u /* the protocol's; the server has 1664 */
 #define PG_DEPTH_MOST 64u      /* of arrays in composites in ranges ... */
@@ -38,6 +38,8 @@ struct pg_codec {
     bool ours;      /* structs are Causeway's, not Postgrex's */
     bool numeric;   /* numbers are Causeway.Postgres.Numeric, not Decimal */
     bool duration;  /* intervals are Duration */
+    bool lenient;   /* composites and arrays that are not as the codec has it are read by the types
+                       that they say they hold */
     struct pg_node nodes[];
 };
 

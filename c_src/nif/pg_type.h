@@ -24,6 +24,9 @@ const struct pg_node *pg_known(struct pg_decode *d, uint32_t oid);
 /* Bytes as a binary, by the codec's option. */
 ERL_NIF_TERM pg_make_text(struct pg_decode *d, struct cw_bytes s);
 
+/* The bytes, marked as what could not be decoded. */
+ERL_NIF_TERM pg_make_undecoded(struct pg_decode *d, struct cw_bytes s);
+
 /* A float, or one of the atoms NaN, inf and -inf. */
 ERL_NIF_TERM pg_make_double(struct pg_decode *d, double v);
 ERL_NIF_TERM pg_make_double_at(struct pg_decode *d, const uint8_t *p);

@@ -122,6 +122,16 @@ static inline enum cw_err make_text(struct decode *d, const struct pg_codec *cod
     return CW_OK;
 }
 
+/* One value that cannot be decoded does not stop the stream, once all else was tried. */
+static enum cw_err make_binary_value(struct decode *d, const struct relation *r, uint32_t column,
+                                     struct cw_bytes s, ERL_NIF_TERM *term) {
+    enum cw_err err = pg_decode_value(&d->values, r->codec, column, s, term);
+    if (!r->codec->lenient || (err != CW_EMALFORMED && err != CW_ELIMIT))
+        return err;
+    *term = pg_make_undecoded(&d->values, s);
+    return CW_OK;
+}
+
 static enum cw_err make_value(struct decode *d, const struct relation *r, uint32_t column,
                               struct cw_pg_value v, ERL_NIF_TERM *term) {
     ErlNifEnv *env = d->values.env;
@@ -135,7 +145,7 @@ static enum cw_err make_value(struct decode *d, const struct relation *r, uint32
     case CW_PG_TEXT:
         return make_text(d, r->codec, v.bytes, term);
     default:
-        return pg_decode_value(&d->values, r->codec, column, v.bytes, term);
+        return make_binary_value(d, r, column, v.bytes, term);
     }
 }
 
