@@ -177,7 +177,8 @@ defmodule Causeway.Postgres do
   Runs statements in one round trip (and one before it, for those that are run for the first time). Each is SQL, or
   `{sql, params}`, or `{query, params}`.
 
-  They are one transaction: `{:ok, results}`, or an error, whose `:step` says which one it was, and nothing is done.
+  They are one transaction: `{:ok, results}`, or an error, whose `:step` says which one it was (nil: all of them could be run, but not
+  committed), and nothing is done.
   (Inside `transaction/3`, that has failed then.) With `transaction: false`, each is one by itself, and the result is
   `{:ok, list}` of `{:ok, result}` and `{:error, error}`.
   """
