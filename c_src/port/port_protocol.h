@@ -17,7 +17,7 @@
 /* Of events and of terms within answers. */
 #define PORT_REPLIES(X) \
     X(connected) X(failed) X(closed) X(notification) X(notice) X(parameters) \
-    X(described) X(columns) X(error) X(aborted) X(copying) X(taken) X(replicating) X(wal)
+    X(described) X(columns) X(error) X(uncommitted) X(aborted) X(copying) X(taken) X(replicating) X(wal)
 
 /* Of an error: who ended the statement. Of a failed connect and a closed connection: why. */
 #define PORT_REASONS(X) \
@@ -53,8 +53,7 @@
 #define PORT_FRAME_BYTES (64u << 10)   /* about where answers are cut into frames */
 #define PORT_REQUEST_BYTES 0x7ffffff0u /* the longest request that is taken */
 #define PORT_PARAMS 65535              /* of one statement: a limit of PostgreSQL's protocol */
-#define PORT_COPY_WINDOW                                                                           \
-    (1u << 20) /* bytes of COPY data that the VM may be ahead of what is taken */
+#define PORT_COPY_WINDOW (1u << 20)    /* bytes of COPY data ahead of what is taken */
 
 /* Exit statuses other than 0. */
 #define PORT_EXIT_MEMORY 70

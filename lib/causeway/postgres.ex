@@ -182,7 +182,8 @@ defmodule Causeway.Postgres do
   Statements with parameters are described first, and so cannot need what an earlier one of the same pipeline makes;
   those without parameters may.
 
-  They are one transaction: `{:ok, results}`, or an error, whose `:step` says which one it was, and nothing is done.
+  They are one transaction: `{:ok, results}`, or an error, whose `:step` says which one it was (nil: all
+  could be run, but not committed), and nothing is done.
   (Inside `transaction/3`, that has failed then.) With `transaction: false`, each is one by itself, and the result is
   `{:ok, list}` of `{:ok, result}` and `{:error, error}`.
   """

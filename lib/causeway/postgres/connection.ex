@@ -383,7 +383,7 @@ defmodule Causeway.Postgres.Connection do
   defp event({:connected, _, facts}, state), do: connected(state, facts)
 
   defp event({:failed, _, why, message}, state),
-    do: refused(state, Error.connect(why, shown(why, message, state)))
+    do: refused(state, Error.connect(why, message))
 
   defp event({:notification, _pid, channel, payload}, state) do
     Listeners.tell(state.listeners, channel, payload)
@@ -399,14 +399,6 @@ defmodule Causeway.Postgres.Connection do
   end
 
   defp event({:closed, _why, message}, state), do: lost(state, message)
-
-  # What libpq says of a string that it cannot read has pieces of it, and so may have the password.
-  defp shown(:options, message, state) do
-    url? = Enum.any?(state.secret.().conninfo, &match?({"dbname", _}, &1))
-    if url?, do: "libpq cannot make sense of the connection string", else: message
-  end
-
-  defp shown(_why, message, _state), do: message
 
   # ---- requests ----
 

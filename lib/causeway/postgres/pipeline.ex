@@ -152,7 +152,7 @@ defmodule Causeway.Postgres.Pipeline do
     body = Protocol.run(steps)
 
     with {:ok, answer} <- Request.call(session, body, Statements.left(deadline)),
-         {:ok, results} <- results(session, planned, answer, deadline) do
+         {:ok, results} <- results(session, planned, answer, alone?, deadline) do
       forget_stale(session, planned, results)
       if alone?, do: {:ok, results}, else: results |> all_or_nothing() |> again?(answer.state)
     end
@@ -172,17 +172,22 @@ defmodule Causeway.Postgres.Pipeline do
 
   # ---- what comes back ----
 
-  defp results(session, planned, answer, deadline) do
+  defp results(session, planned, answer, alone?, deadline) do
     {results, []} =
       planned
       |> Enum.with_index()
       |> Enum.map_reduce(answer.ended, fn {{query, steps}, index}, ended ->
         {own, rest} = Enum.split(ended, length(steps))
         answer = %{answer | ended: own, notices: []}
-        {result(session, query, answer, index, deadline), rest}
+        {result(session, query, answer, step(own, index, alone?), deadline), rest}
       end)
 
     {:ok, results}
+  end
+
+  # Of one transaction, it is not the last statement that could not be committed.
+  defp step(ended, index, alone?) do
+    if not alone? and match?({:error, %{step: :commit}}, List.last(ended)), do: nil, else: index
   end
 
   defp result(session, query, answer, index, deadline) do

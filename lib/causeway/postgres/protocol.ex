@@ -15,7 +15,7 @@ defmodule Causeway.Postgres.Protocol do
                 replicate confirm)a,
     steps: ~w(prepare describe execute query simple close sync)a,
     replies:
-      ~w(connected failed closed notification notice parameters described columns error aborted copying taken
+      ~w(connected failed closed notification notice parameters described columns error uncommitted aborted copying taken
          replicating wal)a,
     reasons: ~w(server timeout cancelled lost protocol refused options spill wal)a,
     fields:
@@ -55,6 +55,7 @@ defmodule Causeway.Postgres.Protocol do
           | {:columns, [column]}
           | {:described, [non_neg_integer], [column]}
           | {:error, why :: atom, [{atom, binary}]}
+          | {:uncommitted, why :: atom, [{atom, binary}]}
           | {:aborted}
           | {:copying, 0 | 1, [0 | 1], pos_integer}
           | {:taken, pos_integer}

@@ -69,6 +69,11 @@ defmodule Causeway.Postgres.Request do
   defp record({:described, _, _} = described, acc), do: ended(described, acc)
   defp record({:parameters, _} = parameters, acc), do: ended(parameters, acc)
   defp record({:error, why, fields}, acc), do: ended({:error, Error.server(why, fields)}, acc)
+
+  # The last step of the transaction stands for its end, too.
+  defp record({:uncommitted, why, fields}, %{ended: [_ | ended]} = acc),
+    do: %{acc | ended: [{:error, %{Error.server(why, fields) | step: :commit}} | ended]}
+
   defp record({:aborted}, acc), do: ended({:error, %Error{reason: :aborted}}, acc)
   defp record(_, acc), do: acc
 

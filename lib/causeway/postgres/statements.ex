@@ -489,7 +489,7 @@ defmodule Causeway.Postgres.Statements do
   end
 
   defp told(error, query),
-    do: %{error | query: query.statement, connection_id: query.connection_id}
+    do: %{error | query: query.statement, connection_id: query.connection_id, step: nil}
 
   # The columns are those that the values are of, nil when they cannot have changed: the server runs no statement under a
   # name whose columns have.

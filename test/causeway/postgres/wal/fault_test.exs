@@ -116,6 +116,18 @@ defmodule Causeway.Postgres.WAL.FaultTest do
     assert id(next(20_000)) == 2
   end
 
+  test "a server that is silent before the stream has begun", context do
+    {:ok, proxy} = StallProxy.start_link(context.options[:port])
+    options = Keyword.put(context.options, :port, StallProxy.port(proxy))
+    {:ok, client} = WAL.Client.open(Causeway.Postgres.Options.new!(options), [], 300)
+    assert WAL.Client.query(client, "select 1") == {:ok, [["1"]]}
+    assert {:error, %{reason: :timeout}} = WAL.Client.query(client, "select pg_sleep(60)")
+    assert WAL.Client.query(client, "select 1") == {:ok, [["1"]]}
+    StallProxy.stall(proxy)
+    assert {:error, _} = WAL.Client.query(client, "select 1")
+    WAL.Client.close(client)
+  end
+
   test "refused connections are tried again, ever more slowly", context do
     options = Keyword.merge(context.options, username: "nobody_#{context.database}")
     wal = start_wal(context, connection: options, backoff_max: 400)
@@ -392,7 +404,9 @@ defmodule Causeway.Postgres.WAL.FaultTest do
 
     receive_event(:connected)
     insert!(context, 1)
-    assert id(next()) == 1
+    assert %{end_lsn: end_lsn} = one = next()
+    assert id(one) == 1
+    eventually(fn -> slot(context).confirmed >= end_lsn end)
     sql!(context, "drop publication p")
     insert!(context, 2)
     assert %{error: %{reason: {:publication_missing, ["p"]}}} = next_error(:publication_missing)
