@@ -2,7 +2,7 @@ defmodule Causeway.Postgres.WAL.Slot do
   @moduledoc false
   # The replication slot: whether it is there and good, or is to be made.
 
-  alias Causeway.Postgres.{Error, LSN, WAL}
+  alias Causeway.Postgres.{Error, LSN, Protocol, WAL}
   alias Causeway.Postgres.WAL.Client
 
   @typedoc "A slot that was just made. Without a snapshot, `snapshot` is nil."
@@ -115,7 +115,7 @@ defmodule Causeway.Postgres.WAL.Slot do
 
   defp create(client, options, slow) do
     sql =
-      "CREATE_REPLICATION_SLOT #{quoted(options.slot)}#{if options.temporary, do: " TEMPORARY"} LOGICAL pgoutput " <>
+      "CREATE_REPLICATION_SLOT #{Protocol.quoted(options.slot)}#{if options.temporary, do: " TEMPORARY"} LOGICAL pgoutput " <>
         create_options(client.facts[:server_version], options)
 
     tell = fn -> slow.(:slot_creation) end
@@ -145,12 +145,9 @@ defmodule Causeway.Postgres.WAL.Slot do
   defp drop(client, slot), do: Client.run(client, drop_sql(slot))
 
   @doc "The statement that drops a slot, on a connection for replication."
-  def drop_sql(slot), do: "DROP_REPLICATION_SLOT #{quoted(slot)} WAIT"
+  def drop_sql(slot), do: "DROP_REPLICATION_SLOT #{Protocol.quoted(slot)} WAIT"
 
   # ---- quoting ----
-
-  @doc "A name, quoted."
-  def quoted(name), do: [?", String.replace(name, "\"", "\"\""), ?"] |> IO.iodata_to_binary()
 
   @doc "A text, quoted."
   def literal(text), do: [?', String.replace(text, "'", "''"), ?'] |> IO.iodata_to_binary()
