@@ -153,7 +153,7 @@ $(BUILD)/port_libs: $(BUILD)/flags
 	@printf '%s\n' '#include <libpq-fe.h>' '#include <ei.h>' '#ifndef LIBPQ_HAS_PIPELINING' \
 	  '#error' '#endif' 'int main(void) { return ei_init() + PQlibVersion() == 0; }' >$@.c
 	@for jemalloc in $(if $(SANITIZE),,-ljemalloc) ''; do \
-	  libs="$(PQ_LIBS) -L$(EI_DIR)/lib -lei $$jemalloc -lpthread -lm"; \
+	  libs="$(PQ_LIBS) -L$(EI_DIR)/lib -lei $$jemalloc -lpthread -ldl -lm"; \
 	  $(CC) $(ALL_CFLAGS) $(PORT_CFLAGS) $(LDFLAGS) -o $@.probe $@.c $$libs && echo "$$libs" >$@ && break; \
 	done
 

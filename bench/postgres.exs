@@ -34,7 +34,15 @@ defmodule PostgresBench do
     end
   end
 
+  # Mix has consolidated the protocols without Postgrex, of which the project knows nothing.
   defp postgrex(server) do
+    for path <- :code.get_path(), Path.basename(path) == "consolidated", do: :code.del_path(path)
+
+    for protocol <- [Collectable, Enumerable] do
+      :code.purge(protocol)
+      :code.load_file(protocol)
+    end
+
     {:ok, _} = Application.ensure_all_started(:postgrex)
     {:ok, pid} = Postgrex.start_link(PgBench.options(server))
     pid

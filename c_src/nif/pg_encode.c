@@ -2,7 +2,7 @@
 
 /* Bytes that are written on a normal scheduler: elements take most time, and have eight at least.
  */
-#define BYTES_MOST (96u << 10)
+#define BYTES_MOST (64u << 10)
 
 #define STACK_BYTES 4096u
 #define TOTAL_MOST ((size_t)INT32_MAX) /* the protocol's, for all parameters of a statement */
@@ -38,6 +38,17 @@ bool pg_reserve(struct pg_encode *e, size_t n) {
     if (e->n + n > e->limit)
         return fail(e, CW_EBUDGET);
     return e->cap - e->n >= n || grow(e, n);
+}
+
+bool pg_may_spend(struct pg_encode *e, size_t n) {
+    return n <= e->limit - e->n || fail(e, CW_EBUDGET);
+}
+
+static bool spend(struct pg_encode *e, size_t n) {
+    if (!pg_may_spend(e, n))
+        return false;
+    e->limit -= n;
+    return true;
 }
 
 bool pg_put_bytes(struct pg_encode *e, const void *p, size_t n) {
@@ -92,6 +103,8 @@ void pg_refuse(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM rea
 }
 
 bool pg_put(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM term) {
+    if (enif_is_map(e->env, term) && !spend(e, PG_STRUCT_BYTES))
+        return false;
     if (e->depth >= PG_DEPTH_MOST)
         return PG_REFUSE(e, node, too_deep, term);
     e->depth++;

@@ -23,6 +23,7 @@
 #include "port_wal.h"
 
 #define NEWS_MS 100    /* between two confirmations of something new */
+#define ANSWER_MS 10   /* between two answers that tell nothing new */
 #define REPORT_MS 1000 /* between two reports to the VM, when there was something to report */
 
 /* Waiting a moment after a turn lets messages gather: the server sends each by itself and wakes the
@@ -43,9 +44,11 @@ struct wal {
     uint64_t told;    /* what the server was told is confirmed */
     int64_t told_at;
     int64_t tell_at;     /* when to tell it again at the latest */
+    int64_t asked_at;    /* for an answer */
     uint32_t unanswered; /* how often it was asked since it last said something */
     int64_t report_at;
-    bool news; /* something has come since the last report */
+    bool resting; /* in a replay, until the loop has been round */
+    bool news;    /* something has come since the last report */
     struct port_wal_report report;
     int64_t window;     /* when it began, in microseconds */
     uint32_t in_window; /* messages */
@@ -110,9 +113,16 @@ static void tell_server(struct port *port, struct wal *w, bool ask) {
     }
     w->told = w->report.confirmed = confirmed;
     w->told_at = port_now();
+    if (ask)
+        w->asked_at = w->told_at;
     w->tell_at = w->told_at + w->interval;
     w->news = true;
     port_flush(port);
+}
+
+static void tell_by(struct wal *w, int64_t at) {
+    if (at < w->tell_at)
+        w->tell_at = at;
 }
 
 /* Something may be confirmed that the server does not know. */
@@ -122,8 +132,8 @@ static void confirm(struct port *port, struct wal *w) {
     int64_t at = w->told_at + NEWS_MS;
     if (port_now() >= at)
         tell_server(port, w, false);
-    else if (at < w->tell_at)
-        w->tell_at = at;
+    else
+        tell_by(w, at);
 }
 
 /* ---- from the server ---- */
@@ -150,12 +160,17 @@ static void take_data(struct port *port, struct wal *w, const uint8_t *s, size_t
     (void)port;
 }
 
+/* A server that shuts down asks again at each answer, until all that it has sent is confirmed: what
+ * it knows already it is told a little later. */
 static void take_keepalive(struct port *port, struct wal *w, const uint8_t *s) {
     w->report.server = cw_load64be(s + 1);
     w->report.sent_at = (int64_t)cw_load64be(s + 9);
     cw_assembly_keepalive(w->assembly, w->report.server);
-    if (s[17])
+    uint64_t confirmed = cw_positions_confirmed(cw_assembly_positions(w->assembly));
+    if (s[17] && (confirmed != w->told || port_now() >= w->told_at + ANSWER_MS))
         tell_server(port, w, false);
+    else if (s[17])
+        tell_by(w, w->told_at + ANSWER_MS);
     else
         confirm(port, w);
 }
@@ -186,10 +201,15 @@ static bool take_copy_data(struct port *port, struct wal *w) {
     return n != 0;
 }
 
-static void replay(struct wal *w) {
+/* False when the loop should have a look at other things first: what is long, and makes no frames,
+ * costs no credit either. */
+static bool replay(struct wal *w) {
+    int64_t credit = w->credit;
     enum cw_err err = cw_assembly_replay(w->assembly);
     if (err)
         give_up(w, err, 0);
+    w->resting = w->credit == credit && cw_assembly_replaying(w->assembly);
+    return !w->resting;
 }
 
 static bool is_busy(struct wal *w) {
@@ -230,12 +250,11 @@ static bool stream(struct port *port, struct wal *w) {
     if (!has_credit(w) || !port_may_go_on(port))
         return false;
     if (cw_assembly_replaying(w->assembly))
-        replay(w);
-    else if (!take_copy_data(port, w)) {
-        drained(port, w);
-        return false;
-    }
-    return true;
+        return replay(w);
+    if (take_copy_data(port, w))
+        return true;
+    drained(port, w);
+    return false;
 }
 
 /* ---- the beginning and the end ---- */
@@ -296,8 +315,10 @@ static short wants(struct port *port) {
 /* Ends the stream in order: the last confirmation, the end of our data, then the server's. */
 static void stop(struct port *port) {
     struct wal *w = port->work;
-    if (w->phase != STREAMING) {
-        port_cancel_start(&port->cancel, port->conn);
+    if (w->phase == ENDING)
+        return;
+    if (w->phase == RESULTS) {
+        port_cancel(port);
         return;
     }
     tell_server(port, w, false);
@@ -314,29 +335,40 @@ static int64_t wake(const struct port *port) {
     const struct wal *w = port->work;
     if (w->phase != STREAMING)
         return PORT_NEVER;
+    if (w->resting)
+        return port_now();
     return w->news && w->report_at < w->tell_at ? w->report_at : w->tell_at;
 }
 
-/* What is not listened to may well have said something. */
+/* What is not listened to may well have said something. Questions are counted, not the time, as
+ * this program may have been stopped meanwhile; only those that were asked an interval apart. */
 static bool is_silent(struct port *port, struct wal *w) {
     if (!has_credit(w) || !port_may_go_on(port))
         w->unanswered = 0;
     return w->patience && w->unanswered++ * w->interval >= w->patience;
 }
 
-static void tick(struct port *port) {
+static void keep_time(struct port *port) {
     struct wal *w = port->work;
     int64_t now = port_now();
-    if (now >= w->tell_at && is_silent(port, w))
-        port_end(port, "lost", "the server has not answered for too long");
+    bool ask = now - w->asked_at >= w->interval;
+    if (now >= w->tell_at && ask && is_silent(port, w))
+        port_end(port, "silent", "the server has not answered for too long");
     else if (now >= w->tell_at)
-        tell_server(port, w, true);
+        tell_server(port, w, ask);
     if (!w->news || now < w->report_at || port->leaving)
         return;
     cw_assembly_info(w->assembly, &w->report.assembly);
     port_tell_wal(port, &w->report);
     w->news = false;
     w->report_at = now + REPORT_MS;
+}
+
+static void tick(struct port *port) {
+    struct wal *w = port->work;
+    keep_time(port);
+    if (w->resting)
+        advance(port);
 }
 
 /* ---- requests ---- */

@@ -202,6 +202,22 @@ defmodule Causeway.Postgres.Protocol do
   defp record(<<?C, data::binary>>), do: {:copy, data}
   defp record(<<131, _::binary>> = term), do: :erlang.binary_to_term(term)
 
+  @doc "So many rows of so many values each, which are texts."
+  @spec text_rows(values, non_neg_integer, non_neg_integer) :: [[String.t() | nil]]
+  def text_rows(_values, 0, _width), do: []
+
+  def text_rows(values, n, width) do
+    {row, values} = Enum.map_reduce(1..width//1, values, fn _, values -> text(values) end)
+    [row | text_rows(values, n - 1, width)]
+  end
+
+  defp text(<<-1::signed-32, rest::binary>>), do: {nil, rest}
+  defp text(<<n::32, text::binary-size(n), rest::binary>>), do: {:binary.copy(text), rest}
+
+  @doc "A name as SQL has it."
+  @spec quoted(String.t()) :: String.t()
+  def quoted(name), do: ~s("#{String.replace(name, "\"", "\"\"")}")
+
   # ---- tags ----
 
   @doc "What a command tag says: the command's name and the number of rows."

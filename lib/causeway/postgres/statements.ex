@@ -15,7 +15,6 @@ defmodule Causeway.Postgres.Statements do
     Codec,
     EncodeError,
     Error,
-    Listeners,
     Protocol,
     Query,
     Request,
@@ -408,19 +407,9 @@ defmodule Causeway.Postgres.Statements do
     end
   end
 
-  @doc "Rows of texts."
-  def texts(frames, width) do
-    for {values, _} <- Enum.reverse(frames),
-        row <- values |> text_values() |> Enum.chunk_every(width),
-        do: row
+  defp texts(frames, width) do
+    for {values, n} <- Enum.reverse(frames), row <- Protocol.text_rows(values, n, width), do: row
   end
-
-  defp text_values(<<-1::signed-32, rest::binary>>), do: [nil | text_values(rest)]
-
-  defp text_values(<<size::32, text::binary-size(size), rest::binary>>),
-    do: [:binary.copy(text) | text_values(rest)]
-
-  defp text_values(<<>>), do: []
 
   # ---- running ----
 
@@ -634,7 +623,7 @@ defmodule Causeway.Postgres.Statements do
   end
 
   defp text_result(tag, frames, columns, id) do
-    rows = if columns, do: texts(frames, max(length(columns), 1))
+    rows = if columns, do: texts(frames, length(columns))
     result(%{notices: []}, tag, names(columns), rows, id)
   end
 
@@ -649,9 +638,6 @@ defmodule Causeway.Postgres.Statements do
       end
     end
   end
-
-  @doc "A name as SQL has it."
-  defdelegate quoted(name), to: Listeners
 
   # ---- time ----
 

@@ -27,7 +27,7 @@ defmodule Causeway.Postgres.CopyTest do
   end
 
   test "in: a backend that is terminated half-way", %{database: database} do
-    for way <- [:enumerable, :collectable], last <- [1, 400_000] do
+    for way <- [:enumerable, :collectable], last <- [10_000, 500_000] do
       conn = connect!(database)
       other = connect!(database)
       Postgres.query!(conn, "create temp table t (a int, b text)")
@@ -35,7 +35,7 @@ defmodule Causeway.Postgres.CopyTest do
 
       data =
         Stream.map(-100_000..last, fn i ->
-          if i == 0, do: one!(other, "select pg_terminate_backend($1, 5000)", [pid])
+          if i == 0, do: one!(other, "select pg_terminate_backend($1)", [pid])
           "1\tx\n"
         end)
 
@@ -245,5 +245,27 @@ defmodule Causeway.Postgres.CopyTest do
 
     assert_raise Error, fn -> conn |> Postgres.copy_out("copy t from stdin") |> Stream.run() end
     assert one!(conn, "select 1") == 1
+  end
+
+  test "in: a deadline ends it while the server waits for a lock, too", %{database: database} do
+    [blocked, holder] = [connect!(database), connect!(database)]
+    Postgres.query!(holder, "create table locked (i int primary key)")
+    backend = one!(blocked, "select pg_backend_pid()")
+
+    Postgres.transaction(holder, fn holder ->
+      Postgres.query!(holder, "insert into locked values (1)")
+      lines = for i <- 1..20_000, do: "#{i}\n"
+
+      {time, result} =
+        :timer.tc(fn ->
+          Postgres.copy_in(blocked, "copy locked from stdin", lines, timeout: 300)
+        end)
+
+      assert {:error, %Error{reason: :timeout}} = result
+      assert time < 3_000_000
+    end)
+
+    assert one!(blocked, "select pg_backend_pid()") == backend
+    Postgres.query!(holder, "drop table locked")
   end
 end

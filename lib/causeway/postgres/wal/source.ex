@@ -17,7 +17,18 @@ defmodule Causeway.Postgres.WAL.Source do
 
   use GenServer
   alias Causeway.Postgres.{Error, Protocol, WAL}
-  alias Causeway.Postgres.WAL.{Consumer, Counters, Events, Rates, Setup, Slot}
+
+  alias Causeway.Postgres.WAL.{
+    Consumer,
+    Counters,
+    Events,
+    Patience,
+    Private,
+    Rates,
+    Refusal,
+    Setup,
+    Slot
+  }
 
   # A stream that lasted so long was a good one: attempts begin anew with the shortest pause.
   @good_ms 1_000
@@ -42,6 +53,8 @@ defmodule Causeway.Postgres.WAL.Source do
     # What the program has said of the stream
     :report,
     :rates,
+    # With a server that is silent
+    :patience,
     phase: :connecting,
     detail: nil,
     slot: :unknown,
@@ -80,7 +93,8 @@ defmodule Causeway.Postgres.WAL.Source do
           counters: counters,
           acked: lsn,
           handed: lsn,
-          rates: Rates.new()
+          rates: Rates.new(),
+          patience: Patience.new(options.silence_timeout)
         }
 
         {:ok, state, {:continue, :connect}}
@@ -97,6 +111,7 @@ defmodule Causeway.Postgres.WAL.Source do
   def terminate(_reason, state) do
     Counters.put(state.counters, :stopping, 1)
     stop_consumer(state)
+    Private.flush()
     if state.setup, do: Process.exit(state.setup, :kill)
     if state.port, do: leave(state)
   end
@@ -291,6 +306,11 @@ defmodule Causeway.Postgres.WAL.Source do
   defp take_event({:closed, :spill, message}, state),
     do: %{state | farewell: %WAL.Error{reason: {:spill, message}}, streaming: false}
 
+  defp take_event({:closed, :silent, _message}, %{patience: patience} = state) do
+    error = %WAL.Error{reason: {:silent, patience.ms}}
+    %{state | farewell: error, patience: Patience.lost(patience, info(state).confirmed_lsn)}
+  end
+
   defp take_event({:closed, why, message}, state) when why in [:wal, :protocol],
     do: %{state | farewell: %WAL.Error{reason: {:protocol, message}}}
 
@@ -299,7 +319,7 @@ defmodule Causeway.Postgres.WAL.Source do
 
   # PostgreSQL 18 goes on without a publication that was dropped, and leaves out what it has published.
   defp take_event({:notice, fields}, state) do
-    if state.phase == :streaming and (fields[:message] || "") =~ "skipped loading publication",
+    if state.phase == :streaming and Refusal.publication_skipped?(fields),
       do:
         disconnect(state, %WAL.Error{reason: {:publication_missing, state.options.publication}}),
       else: state
@@ -372,16 +392,13 @@ defmodule Causeway.Postgres.WAL.Source do
         credit: options.buffer_bytes,
         spool: options.spool_bytes,
         interval: ready.interval,
-        patience: patience(options.silence_timeout),
+        patience: Patience.ms(state.patience),
         dir: options.spool_dir
       })
 
     command(state, body)
     %{state | phase: :starting}
   end
-
-  defp patience(:infinity), do: 0
-  defp patience(ms), do: ms
 
   # Positions are good up to the limit only.
   defp tell_rewound(%{ready: %{limit: limit}} = state) when state.handed <= limit, do: state
@@ -431,32 +448,10 @@ defmodule Causeway.Postgres.WAL.Source do
     Consumer.disconnected(state.consumer, state.ref)
     good? = state.phase == :streaming and now() - state.since >= @good_ms
     state = if good?, do: %{state | backoff: 0}, else: state
-    error = known(error, state)
+    error = Refusal.known(error, state.options, state.error)
     streaming = not match?(%{reason: {:spill, _}}, error)
     failed(%{state | port: nil, phase: :draining, streaming: streaming}, error)
   end
-
-  # What the server says in words of its own. A publication that the stream misses twice, and that was there when the
-  # stream began, is one that was made later than what is to be read.
-  defp known(%Error{postgres: %{code: :undefined_object, message: message}} = error, state) do
-    names = state.options.publication
-
-    cond do
-      not (message =~ "publication") -> error
-      publication?(state.error) -> %WAL.Error{reason: {:publication_too_new, names}}
-      true -> %WAL.Error{reason: {:publication_missing, names}}
-    end
-  end
-
-  defp known(%Error{postgres: %{code: :object_in_use}}, state),
-    do: %WAL.Error{reason: {:slot_in_use, state.options.slot, nil}}
-
-  defp known(error, _state), do: error
-
-  defp publication?(%WAL.Error{reason: {what, _}}),
-    do: what in [:publication_missing, :publication_too_new]
-
-  defp publication?(_), do: false
 
   # The pause that comes now, and what the next attempt has to know.
   defp failed(state, error) do
@@ -551,7 +546,13 @@ defmodule Causeway.Postgres.WAL.Source do
 
   defp now, do: System.monotonic_time(:millisecond)
 
-  # Of what may be long: frames, and what the handler makes of it is not here.
   @impl true
-  def format_status(_reason, [_dictionary, state]), do: %{state | ready: nil}
+  def format_status(_reason, [_dictionary, state]), do: short(state)
+  def format_status(status), do: Private.status(status, &short/1)
+
+  defp short(%__MODULE__{options: options} = state),
+    do: state |> info() |> Map.put(:handler, elem(options.handler, 0))
+
+  # What it was to begin with.
+  defp short(_), do: :not_shown
 end

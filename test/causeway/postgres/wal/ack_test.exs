@@ -203,6 +203,31 @@ defmodule Causeway.Postgres.WAL.AckTest do
     assert id(next()) == 4
   end
 
+  test "a position that the server's log has not got to is refused, and confirms nothing",
+       context do
+    start_wal!(context) |> stop_wal()
+    before = slot(context).confirmed
+    ahead = 0x7FFF_0000_0000
+
+    for opts <- [[lsn: ahead], [start_lsn: ahead]] do
+      wal = start_wal(context, opts)
+      assert %{error: error} = receive_event(:disconnected)
+      assert %WAL.Error{reason: {:ahead, ^ahead, flushed}} = error
+      assert flushed >= before
+      assert Exception.message(error) =~ "7FFF/0"
+      stop_wal(wal)
+      assert slot(context).confirmed == before
+    end
+
+    # Nor is a slot made for it.
+    start_wal(context, lsn: ahead, slot: "other_" <> slot_name(context))
+    receive_event(:disconnected)
+    assert sql!(context, "select 1 from pg_replication_slots where slot_name like 'other%'") == ""
+    sql!(context, "insert into t values (1)")
+    start_wal!(context)
+    assert [{:insert, "t", %{"id" => 1}}] = changes(next())
+  end
+
   test "a living handler is given nothing twice", context do
     wal = start_wal!(context, answer: :noack)
     for id <- 1..3, do: insert!(context, id)
@@ -235,6 +260,8 @@ defmodule Causeway.Postgres.WAL.AckTest do
 
     Process.flag(:trap_exit, true)
     {:ok, wal} = WAL.start_link(wal_options(context, answer: crash))
+    # Before the slot is there nothing is kept for it.
+    assert_receive {:event, {:connected, _}}, 10_000
     for id <- 1..2, do: insert!(context, id)
     assert_receive {:EXIT, ^wal, {:shutdown, :enough}}, 10_000
     assert [1, 2] = for(_ <- 1..2, do: id(next()))

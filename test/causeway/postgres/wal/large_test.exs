@@ -156,6 +156,23 @@ defmodule Causeway.Postgres.WAL.LargeTest do
     assert ids(next(30_000).changes) == for(i <- 1..2000, rem(i, 3) != 0, do: 10_000 + i)
   end
 
+  test "the first subtransaction, which told the relation, is rolled back", context do
+    start_wal!(context)
+
+    sql!(context, """
+    begin;
+    savepoint a;
+    insert into t select i, repeat('x', 100) from generate_series(1, 3000) i;
+    rollback to a;
+    insert into t select i, repeat('x', 100) from generate_series(3001, 6000) i;
+    commit
+    """)
+
+    sql!(context, "insert into t values (7000, 'after')")
+    assert ids(next(30_000).changes) == Enum.to_list(3001..6000)
+    assert ids(next(30_000).changes) == [7000]
+  end
+
   # There is one consumer in each test.
   defp transaction_wal do
     [{_, wal, _, _}] = Supervisor.which_children(ExUnit.fetch_test_supervisor() |> elem(1))

@@ -188,6 +188,56 @@ defmodule Causeway.Postgres.WAL.SchemaTest do
     assert [{:insert, "t", %{"p" => {1, "happy", "x"}}}] = changes(next())
   end
 
+  test "composites that were altered before they are read are what they were", context do
+    start_wal!(context) |> stop_wal()
+
+    sql!(context, """
+    create type pair as (a int, b text);
+    create type other as (p pair, x jsonb);
+    create table t (id int primary key, p pair, q pair[], o other);
+    insert into t values (1, (1, 'x'), array[(2, 'y')::pair], ((3, 'z'), '[1]'))
+    """)
+
+    sql!(context, "alter type pair add attribute c int; alter type other drop attribute x")
+    sql!(context, "insert into t values (2, (1, 'x', 9), null, null)")
+    # As many as now, of other types.
+    sql!(context, "alter type pair drop attribute b; alter type pair add attribute d bool")
+    sql!(context, "insert into t values (3, (1, 9, true), null, null)")
+    wal = start_wal!(context, json: nil)
+
+    assert [{:insert, "t", row}] = changes(next())
+    assert row == %{"id" => 1, "p" => {1, "x"}, "q" => [{2, "y"}], "o" => {{3, "z"}, "[1]"}}
+    assert [{:insert, "t", %{"id" => 2, "p" => {1, "x", 9}}}] = changes(next())
+    assert [{:insert, "t", %{"id" => 3, "p" => {1, 9, true}}}] = changes(next())
+    assert WAL.info(wal).connects == 1
+  end
+
+  test "types that were dropped before they are read", context do
+    start_wal!(context) |> stop_wal()
+
+    sql!(context, """
+    create type mood as enum ('happy', 'sad');
+    create type pair as (a int, m mood);
+    create table t (id int primary key, m mood, n mood[], p pair, q pair[]);
+    create domain few as int[];
+    create table u (id int primary key, f few);
+    insert into t values (1, 'sad', '{happy,sad}', (7, 'sad'), array[(8, 'happy')::pair]);
+    insert into u values (1, '{{1,2},{3,null}}')
+    """)
+
+    sql!(context, "drop table t, u; drop type pair, mood; drop domain few")
+    sql!(context, "create table v (id int primary key); insert into v values (1)")
+    wal = start_wal!(context)
+    [{:insert, "t", row}, {:insert, "u", few}] = changes(next())
+    assert row["m"] == {:undecoded, "sad"}
+    assert row["n"] == [undecoded: "happy", undecoded: "sad"]
+    assert row["p"] == {7, {:undecoded, "sad"}}
+    assert row["q"] == [{8, {:undecoded, "happy"}}]
+    assert few == %{"id" => 1, "f" => [[1, 2], [3, nil]]}
+    assert changes(next()) == [{:insert, "v", %{"id" => 1}}]
+    assert WAL.info(wal).connects == 1
+  end
+
   test "columns and rows that are not published", context do
     if PostgresServer.release() >= 15 do
       sql!(context, """
