@@ -33,6 +33,10 @@
 #define BUSY_WINDOW_US 1000
 #define BUSY_MESSAGES 40 /* in that time */
 
+/* Then transactions wait a moment, too, so that a frame, which wakes the VM, has more of them. */
+#define HOLD_BYTES (32u << 10)
+#define HOLD_MS 2
+
 struct wal {
     enum { RESULTS, STREAMING, ENDING } phase;
     struct port *port;
@@ -52,6 +56,7 @@ struct wal {
     struct port_wal_report report;
     int64_t window;     /* when it began, in microseconds */
     uint32_t in_window; /* messages */
+    int64_t flush_at;   /* when what is complete goes to the VM at the latest */
     char dir[];
 };
 
@@ -222,27 +227,42 @@ static bool is_busy(struct wal *w) {
     return busy;
 }
 
-static void gather(struct port *port, struct wal *w) {
+static void gather(struct port *port) {
     static const struct timespec moment = {0, GATHER_NS};
-    if (!is_busy(w) || port->nobody)
-        return;
     port_out_flush(&port->out, STDOUT_FILENO);
     nanosleep(&moment, NULL);
+}
+
+/* False after a failure. */
+static bool flush(struct wal *w) {
+    enum cw_err err = cw_assembly_flush(w->assembly);
+    w->flush_at = PORT_NEVER;
+    if (err)
+        give_up(w, err, 0);
+    return !err;
+}
+
+/* Whether what is complete may wait on. */
+static bool may_hold(struct wal *w) {
+    size_t pending = cw_assembly_pending(w->assembly);
+    int64_t now = port_now();
+    if (pending && w->flush_at == PORT_NEVER)
+        w->flush_at = now + HOLD_MS;
+    return pending < HOLD_BYTES && now < w->flush_at;
 }
 
 static bool has_credit(const struct wal *w) {
     return w->credit > 0 || w->phase != STREAMING;
 }
 
-/* What has come is delivered, before more is waited for. */
+/* What has come is delivered, before more is waited for; or waited for a moment longer. */
 static void drained(struct port *port, struct wal *w) {
-    enum cw_err err = cw_assembly_flush(w->assembly);
-    if (err) {
-        give_up(w, err, 0);
+    bool busy = is_busy(w) && !port->nobody;
+    if (!(busy && may_hold(w)) && !flush(w))
         return;
-    }
     confirm(port, w);
-    gather(port, w);
+    if (busy)
+        gather(port);
 }
 
 /* False when nothing more can be done now. */
@@ -337,7 +357,8 @@ static int64_t wake(const struct port *port) {
         return PORT_NEVER;
     if (w->resting)
         return port_now();
-    return w->news && w->report_at < w->tell_at ? w->report_at : w->tell_at;
+    int64_t at = w->news && w->report_at < w->tell_at ? w->report_at : w->tell_at;
+    return w->flush_at < at && has_credit(w) && port_may_read(port) ? w->flush_at : at;
 }
 
 /* What is not listened to may well have said something. Questions are counted, not the time, as
@@ -367,7 +388,7 @@ static void keep_time(struct port *port) {
 static void tick(struct port *port) {
     struct wal *w = port->work;
     keep_time(port);
-    if (w->resting)
+    if (w->resting || port_now() >= w->flush_at)
         advance(port);
 }
 
@@ -411,6 +432,7 @@ static struct wal *new_work(struct port *port, const struct port_replicate *r) {
                       .patience = r->patience,
                       .told_at = port_now(),
                       .tell_at = PORT_NEVER,
+                      .flush_at = PORT_NEVER,
                       .report_at = port_now()};
     memcpy(w->dir, r->dir.p, r->dir.n);
     w->dir[r->dir.n] = 0;

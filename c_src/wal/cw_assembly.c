@@ -79,8 +79,12 @@ static enum cw_err hand_on(struct cw_assembly *a) {
     return CW_OK;
 }
 
+size_t cw_assembly_pending(const struct cw_assembly *a) {
+    return a->frame.closed - 1;
+}
+
 enum cw_err cw_assembly_flush(struct cw_assembly *a) {
-    return a->frame.closed > 1 ? hand_on(a) : CW_OK;
+    return cw_assembly_pending(a) ? hand_on(a) : CW_OK;
 }
 
 static bool is_full(const struct cw_assembly *a) {

@@ -46,6 +46,9 @@ enum cw_err cw_assembly_feed(struct cw_assembly *a, struct cw_bytes message);
 bool cw_assembly_replaying(const struct cw_assembly *a);
 enum cw_err cw_assembly_replay(struct cw_assembly *a);
 
+/* Bytes of transactions that are complete, and have not been handed on. */
+size_t cw_assembly_pending(const struct cw_assembly *a);
+
 /* Hands on the transactions that are complete. */
 enum cw_err cw_assembly_flush(struct cw_assembly *a);
 
