@@ -14,7 +14,7 @@
 # SANITIZE             as in -fsanitize=, e.g. address,undefined or thread; give it its own BUILD
 # RUN                  what C tests run under, e.g. "valgrind -q --error-exitcode=1"
 # FUZZ_SECONDS         how long each fuzz target runs
-# KILLS                how often `make soak` kills a store
+# KILLS, FAULTS        how often `make soak` kills a store; how many faults each of its tests with PostgreSQL makes
 # V                    1 shows the commands
 #
 # Where it says `=` and not `?=`: a BUILD that happens to be in the environment is somebody else's.
@@ -28,6 +28,7 @@ SANITIZE =
 RUN =
 FUZZ_SECONDS ?= 20
 KILLS ?= 200
+FAULTS ?= 100
 V =
 
 MAKEFLAGS += --no-print-directory
@@ -89,9 +90,10 @@ SOURCES := $(wildcard c_src/*/*.[ch] test/c/*.[ch] test/fuzz/*.[ch] test/preload
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: setup ## three documents edit a real data set apart; a shop on three machines, one of which is killed
+demo: setup ## documents that are edited apart; a shop on three machines; a ledger that follows PostgreSQL's log
 	@MIX_ENV=prod $(MIX) run examples/demo.exs
 	@MIX_ENV=prod $(MIX) run examples/shop_demo.exs
+	@MIX_ENV=prod $(MIX) run examples/wal_demo.exs
 
 test: setup ## every test there is; installs what it needs on Debian when root
 	@scripts/test
@@ -105,8 +107,9 @@ asan: asan-c asan-port asan-nif ## C tests, and the NIF inside erl with the port
 fuzz: ## fuzz every decoder, FUZZ_SECONDS each (needs clang)
 	@$(MAKE) fuzz-run $(FUZZ_BUILD)
 
-soak: setup ## kill stores in the middle of their work, KILLS times
+soak: setup ## kill stores in the middle of their work, KILLS times; PostgreSQL's servers, links and clients, FAULTS times
 	@CAUSEWAY_KILLS=$(KILLS) $(MIX) test test/causeway/store/kill_test.exs
+	@CAUSEWAY_FAULTS=$(FAULTS) CAUSEWAY_CONNECTS=10000 CAUSEWAY_LARGE=1 $(MIX) test $(wildcard test/causeway/postgres/*fault_test.exs)
 
 format: ## format C and Elixir
 	clang-format -i $(SOURCES)
@@ -152,7 +155,7 @@ $(BUILD)/port_libs: $(BUILD)/flags
 	@printf '%s\n' '#include <libpq-fe.h>' '#include <ei.h>' '#ifndef LIBPQ_HAS_PIPELINING' \
 	  '#error' '#endif' 'int main(void) { return ei_init() + PQlibVersion() == 0; }' >$@.c
 	@for jemalloc in $(if $(SANITIZE),,-ljemalloc) ''; do \
-	  libs="$(PQ_LIBS) -L$(EI_DIR)/lib -lei $$jemalloc -lpthread -lm"; \
+	  libs="$(PQ_LIBS) -L$(EI_DIR)/lib -lei $$jemalloc -lpthread -ldl -lm"; \
 	  $(CC) $(ALL_CFLAGS) $(PORT_CFLAGS) $(LDFLAGS) -o $@.probe $@.c $$libs && echo "$$libs" >$@ && break; \
 	done
 

@@ -26,12 +26,26 @@ defmodule PostgresBench do
     if server = PgBench.start() do
       PostgresServer.psql!(server, String.split(@tables, ";", trim: true))
       {:ok, ours} = Postgres.start_link(PgBench.options(server))
-      theirs = peer(Postgrex, fn -> elem(Postgrex.start_link(PgBench.options(server)), 1) end)
+      theirs = peer(Postgrex, fn -> postgrex(server) end)
       conns = {ours, theirs}
       selects(server, conns)
       inserts(conns)
       million(ours)
     end
+  end
+
+  # Mix has consolidated the protocols without Postgrex, of which the project knows nothing.
+  defp postgrex(server) do
+    for path <- :code.get_path(), Path.basename(path) == "consolidated", do: :code.del_path(path)
+
+    for protocol <- [Collectable, Enumerable] do
+      :code.purge(protocol)
+      :code.load_file(protocol)
+    end
+
+    {:ok, _} = Application.ensure_all_started(:postgrex)
+    {:ok, pid} = Postgrex.start_link(PgBench.options(server))
+    pid
   end
 
   # ---- select ----

@@ -14,7 +14,7 @@ defmodule WalDemo do
   alias Causeway.PostgresServer
   alias Demo.{Ledger, Pgbench}
 
-  @scale 10
+  @scale 5
   @clients 4
   @seconds 12
   @killed_at 4

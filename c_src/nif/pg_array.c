@@ -79,7 +79,9 @@ enum cw_err pg_get_array(struct pg_decode *d, const struct pg_node *node, struct
     uint32_t oid;
     if (!read_shape(&s, &shape, &oid))
         return CW_EMALFORMED;
-    const struct pg_node *sub = node->sub ? node->sub : pg_known(d, oid);
+    const struct pg_node *sub = node->sub;
+    if (!sub || (sub->oid != oid && d->codec->lenient))
+        sub = pg_known(d, oid);
     if (!sub)
         return CW_EKIND;
     return sub->oid == oid ? get_array(d, sub, s, depth, &shape, term) : CW_EMALFORMED;

@@ -4,7 +4,7 @@
 
 /* What the specs of one codec may come to: a thousand columns of large composites. */
 #define NODES_MOST (1u << 17)
-#define NODES_SOON 4096u /* on a normal scheduler */
+#define NODES_SOON 2000u /* on a normal scheduler */
 
 bool pg_get_codec(ErlNifEnv *env, ERL_NIF_TERM term, const struct pg_codec **codec) {
     void *obj;
@@ -67,7 +67,7 @@ static bool get_oid(ErlNifEnv *env, ERL_NIF_TERM term, uint32_t *oid) {
 }
 
 static bool is_scalar(enum pg_kind kind) {
-    return kind < PG_ARRAY || kind == PG_RECORD;
+    return kind < PG_ARRAY || kind == PG_RECORD || kind == PG_OPAQUE;
 }
 
 static bool visit_scalar(struct build *b, ERL_NIF_TERM spec, struct pg_node *node) {
@@ -186,6 +186,7 @@ static bool set_options(ErlNifEnv *env, const struct pg_lib *lib, ERL_NIF_TERM l
         codec->ours |= option == lib->a_causeway;
         codec->numeric |= option == lib->a_numeric;
         codec->duration |= option == lib->a_duration;
+        codec->lenient |= option == lib->a_lenient;
     }
     return enif_is_empty_list(env, list);
 }

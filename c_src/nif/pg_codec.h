@@ -17,7 +17,7 @@
 
 /* Raise the number when struct pg_codec or struct pg_node change, or what they mean: see nif_env.h.
  */
-#define PG_CODEC_TYPE "causeway_pg_codec_1"
+#define PG_CODEC_TYPE "causeway_pg_codec_2"
 
 #define PG_COLUMNS_MOST 65535u /* the protocol's; the server has 1664 */
 #define PG_DEPTH_MOST 64u      /* of arrays in composites in ranges ... */
@@ -38,6 +38,8 @@ struct pg_codec {
     bool ours;      /* structs are Causeway's, not Postgrex's */
     bool numeric;   /* numbers are Causeway.Postgres.Numeric, not Decimal */
     bool duration;  /* intervals are Duration */
+    bool lenient;   /* composites and arrays that are not as the codec has it are read by the types
+                       that they say they hold */
     struct pg_node nodes[];
 };
 
@@ -66,7 +68,8 @@ struct pg_decode pg_decode_begin(ErlNifEnv *env, ERL_NIF_TERM frame, struct cw_b
  * of json gives its text; within arrays and composites json comes as {causeway_json, Text}, for
  * Causeway.Postgres.Json to replace.
  *
- * CW_EMALFORMED: not a value of this type. CW_ELIMIT: nested too deeply. CW_EKIND: holds a type
+ * CW_EMALFORMED: not a value of this type. CW_ELIMIT: nested too deeply, or a query too large.
+ * CW_EKIND: holds a type
  * (`unknown`) that the codec was not told of. CW_EBUDGET: go dirty, and begin anew. CW_ENOMEM. */
 enum cw_err pg_decode_value(struct pg_decode *d, const struct pg_codec *codec, uint32_t column,
                             struct cw_bytes value, ERL_NIF_TERM *term);

@@ -13,6 +13,8 @@ static enum cw_err get_field(struct pg_decode *d, const struct pg_node *field, s
     uint32_t oid;
     if (!pg_take32(s, &oid))
         return CW_EMALFORMED;
+    if (field && field->oid != oid && d->codec->lenient)
+        field = NULL;
     if (!field) {
         bool null = s->n >= 4 && pg_load32(s->p) == UINT32_MAX;
         field = pg_known(d, oid);
@@ -37,7 +39,7 @@ static enum cw_err get_fields(struct pg_decode *d, const struct pg_node *fields,
 static enum cw_err get_tuple(struct pg_decode *d, const struct pg_node *fields, struct cw_bytes s,
                              unsigned depth, uint32_t n, ERL_NIF_TERM *term) {
     ERL_NIF_TERM space[ON_STACK], *at = space;
-    if (n > s.n / 8) /* an oid and a length each */
+    if (n > s.n / 8 || n > PG_COLUMNS_MOST) /* an oid and a length each */
         return CW_EMALFORMED;
     if (n > ON_STACK && !(at = enif_alloc(n * sizeof *at)))
         return CW_ENOMEM;
@@ -52,9 +54,9 @@ static enum cw_err get_tuple(struct pg_decode *d, const struct pg_node *fields, 
 enum cw_err pg_get_composite(struct pg_decode *d, const struct pg_node *node, struct cw_bytes s,
                              unsigned depth, ERL_NIF_TERM *term) {
     uint32_t n;
-    if (!pg_take32(&s, &n) || n != node->n)
+    if (!pg_take32(&s, &n) || (n != node->n && !d->codec->lenient))
         return CW_EMALFORMED;
-    return get_tuple(d, node->sub, s, depth, n, term);
+    return get_tuple(d, n == node->n ? node->sub : NULL, s, depth, n, term);
 }
 
 enum cw_err pg_get_record(struct pg_decode *d, const struct pg_node *node, struct cw_bytes s,

@@ -2,7 +2,7 @@
 
 /* Bytes that are written on a normal scheduler: elements take most time, and have eight at least.
  */
-#define BYTES_MOST (96u << 10)
+#define BYTES_MOST (64u << 10)
 
 #define STACK_BYTES 4096u
 #define TOTAL_MOST ((size_t)INT32_MAX) /* the protocol's, for all parameters of a statement */
@@ -38,6 +38,10 @@ bool pg_reserve(struct pg_encode *e, size_t n) {
     if (e->n + n > e->limit)
         return fail(e, CW_EBUDGET);
     return e->cap - e->n >= n || grow(e, n);
+}
+
+bool pg_may_spend(struct pg_encode *e, size_t n) {
+    return n <= e->limit - e->n || fail(e, CW_EBUDGET);
 }
 
 bool pg_put_bytes(struct pg_encode *e, const void *p, size_t n) {

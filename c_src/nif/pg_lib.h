@@ -20,7 +20,7 @@
     X(SNAPSHOT, snapshot) X(POINT, point) X(LINE, line) X(LSEG, lseg) X(BOX, box) X(PATH, path) \
     X(POLYGON, polygon) X(CIRCLE, circle) X(TSVECTOR, tsvector) X(TSQUERY, tsquery) \
     X(HSTORE, hstore) X(ARRAY, array) X(VECTOR, vector) X(RANGE, range) \
-    X(MULTIRANGE, multirange) X(COMPOSITE, composite) X(RECORD, record)
+    X(MULTIRANGE, multirange) X(COMPOSITE, composite) X(RECORD, record) X(OPAQUE, opaque)
 
 /* X(identifier, module of the struct, ours where the module of that name is not loaded, fields) */
 #define PG_STRUCTS(X) \
@@ -60,7 +60,7 @@
     X(nil) X(true) X(false) X(ok) X(error) X(NaN) X(copy) X(reference) X(postgrex) X(causeway) X(decimal) X(numeric) X(duration) X(inf) \
     X(unbound) X(empty) X(anyarray) X(A) X(B) X(C) X(count) X(list) X(row) X(wrong) X(out_of_range) \
     X(bad_utf8) X(zero_byte) X(too_large) X(uneven) X(fields) X(not_utc) X(calendar) X(convert) \
-    X(too_deep) X(unsupported) X(unknown_type) X(json)
+    X(too_deep) X(unsupported) X(unknown_type) X(json) X(lenient) X(undecoded)
 /* clang-format on */
 
 enum pg_kind {

@@ -183,7 +183,7 @@ static enum cw_err coefficient(struct pg_decode *d, struct number *v, ERL_NIF_TE
 
 static ERL_NIF_TERM make_decimal(struct pg_decode *d, int sign, ERL_NIF_TERM coef, int exp) {
     const ERL_NIF_TERM fields[] = {enif_make_int(d->env, sign), coef, enif_make_int(d->env, exp)};
-    d->work += PG_STRUCT_WORK;
+    d->work += PG_STRUCT_WORK + 1;
     return pg_make_struct(d->env, &d->lib->shapes[PG_DECIMAL], d->codec->numeric, fields);
 }
 
@@ -286,7 +286,7 @@ static bool put_magnitude(struct pg_encode *e, const struct pg_node *node,
     if (magnitude.n > COEF_BYTES_MOST)
         return PG_REFUSE(e, node, out_of_range, term);
     size_t limbs = magnitude.n / 4 + 1, room = magnitude.n * 5 / 2 + 16;
-    if (e->limit != SIZE_MAX && !pg_reserve(e, limbs * limbs / 8))
+    if (!pg_may_spend(e, limbs * limbs / 8))
         return false; /* as what it takes grows faster than what it writes */
     struct limbs v = {enif_alloc(limbs * sizeof *v.at), limbs};
     uint8_t *space = enif_alloc(room);

@@ -189,6 +189,9 @@ static enum cw_err get_query(struct pg_decode *d, struct cw_bytes s, uint32_t n,
     return err;
 }
 
+/* What is allocated is a hundred times what came. */
+#define ITEMS_MOST (1u << 20)
+
 /* Each operator that is opened leaves four things to do at most. */
 enum cw_err pg_get_tsquery(struct pg_decode *d, const struct pg_node *node, struct cw_bytes s,
                            unsigned depth, ERL_NIF_TERM *term) {
@@ -196,6 +199,8 @@ enum cw_err pg_get_tsquery(struct pg_decode *d, const struct pg_node *node, stru
     (void)node, (void)depth;
     if (!pg_take32(&s, &n) || n > s.n / 2)
         return CW_EMALFORMED;
+    if (n > ITEMS_MOST)
+        return CW_ELIMIT;
     if (!pg_more_work(d, 4 * (size_t)n))
         return CW_EBUDGET;
     struct item *items = enif_alloc(((size_t)n + 1) * sizeof *items);

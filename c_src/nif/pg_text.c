@@ -175,10 +175,12 @@ bool pg_put_bytea(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM 
 /* The NIF API knows no bits beyond the last whole byte, the external term format does:
  *
  *     | 131 | 77 | bytes, 32 bits | bits used of the last byte, 1 to 8 | bytes ... |            */
+#define BITS_WORK 8u /* beside what any value takes */
 enum { ETF_VERSION = 131, ETF_BITS = 77, ETF_BITS_HEAD = 7 };
 
 static ERL_NIF_TERM make_bits(struct pg_decode *d, struct cw_bytes s, uint32_t bits) {
     ERL_NIF_TERM term = 0;
+    d->work += BITS_WORK;
     uint8_t *etf = enif_alloc(ETF_BITS_HEAD + s.n);
     if (!etf)
         return 0;
@@ -206,6 +208,9 @@ enum cw_err pg_get_bit(struct pg_decode *d, const struct pg_node *node, struct c
 
 static bool put_odd_bits(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM term) {
     ErlNifBinary etf;
+    /* How long it is shows only once it is copied. */
+    if (!pg_may_spend(e, PG_ANY_TIME))
+        return false;
     if (!enif_term_to_binary(e->env, term, &etf))
         return PG_REFUSE(e, node, wrong, term);
     size_t n = etf.size - ETF_BITS_HEAD;

@@ -361,6 +361,14 @@ static bool sum_duration(struct pg_encode *e, const ERL_NIF_TERM *f, int64_t *us
            enif_get_tuple(e->env, f[7], &n, &micro) && n == 2 && add(e, us, micro[0], 1);
 }
 
+static bool check_integers(struct pg_encode *e, const struct pg_node *node, const ERL_NIF_TERM *f,
+                           unsigned n) {
+    for (unsigned i = 0; i < n; i++)
+        if (enif_term_type(e->env, f[i]) != ERL_NIF_TERM_TYPE_INTEGER)
+            return PG_REFUSE(e, node, wrong, f[i]);
+    return true;
+}
+
 bool pg_put_interval(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM term) {
     ERL_NIF_TERM f[8];
     int64_t us = 0, days = 0, months = 0;
@@ -368,10 +376,11 @@ bool pg_put_interval(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TE
     if (is_infinite(e, term))
         return put_infinite_interval(e, term == e->lib->a_inf);
     if (pg_get_struct(e->env, e->lib, &e->lib->shapes[PG_DURATION], term, f))
-        ok = sum_duration(e, f, &us, &days, &months);
-    else if (pg_fields(e, node, PG_INTERVAL_, term, f))
-        ok = sum_interval(e, f, &us, &days, &months);
+        ok = check_integers(e, node, f, 7) && sum_duration(e, f, &us, &days, &months);
     else
+        ok = pg_fields(e, node, PG_INTERVAL_, term, f) && check_integers(e, node, f, 4) &&
+             sum_interval(e, f, &us, &days, &months);
+    if (e->err)
         return false;
     if (!ok || days != (int32_t)days || months != (int32_t)months)
         return PG_REFUSE(e, node, out_of_range, term);

@@ -24,17 +24,21 @@ const struct pg_node *pg_known(struct pg_decode *d, uint32_t oid);
 /* Bytes as a binary, by the codec's option. */
 ERL_NIF_TERM pg_make_text(struct pg_decode *d, struct cw_bytes s);
 
+/* The bytes, marked as what could not be decoded. */
+ERL_NIF_TERM pg_make_undecoded(struct pg_decode *d, struct cw_bytes s);
+
 /* A float, or one of the atoms NaN, inf and -inf. */
 ERL_NIF_TERM pg_make_double(struct pg_decode *d, double v);
 ERL_NIF_TERM pg_make_double_at(struct pg_decode *d, const uint8_t *p);
 
-/* A struct takes so much longer than other values. */
-#define PG_STRUCT_WORK 3u
+/* A struct takes so much longer than other values, and more with its fields. */
+#define PG_STRUCT_WORK 4u
 
 static inline ERL_NIF_TERM pg_make(struct pg_decode *d, enum pg_struct which,
                                    const ERL_NIF_TERM *fields) {
-    d->work += PG_STRUCT_WORK;
-    return pg_make_struct(d->env, &d->lib->shapes[which], d->codec->ours, fields);
+    const struct pg_shape *shape = &d->lib->shapes[which];
+    d->work += PG_STRUCT_WORK + shape->n / 2;
+    return pg_make_struct(d->env, shape, d->codec->ours, fields);
 }
 
 /* False: there is too much to do for this scheduler. */
@@ -106,6 +110,10 @@ void pg_refuse(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM rea
 
 /* Room for `n` bytes at p + n, which the caller then counts. */
 bool pg_reserve(struct pg_encode *e, size_t n);
+
+/* Before what takes as long as to write `n` bytes. False: too long for this scheduler. */
+bool pg_may_spend(struct pg_encode *e, size_t n);
+#define PG_ANY_TIME (SIZE_MAX / 2) /* nobody knows how long: for dirty schedulers only */
 
 bool pg_put_bytes(struct pg_encode *e, const void *p, size_t n);
 bool pg_put8(struct pg_encode *e, uint8_t v);

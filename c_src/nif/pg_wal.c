@@ -13,6 +13,9 @@
 /* Bytes that are copied in the time of one value. */
 #define VALUE_BYTES 256u
 
+/* Of more keys the VM makes a tree, key by key. */
+#define FLAT_MAP_MOST 32u
+
 /* A call ends at the first message after this much work: before the limit, as a row that goes over
  * it is for a dirty scheduler, with all that was done before it done again. */
 static bool is_enough(const struct pg_decode *values) {
@@ -107,15 +110,26 @@ static enum cw_err reserve(struct decode *d, uint32_t n) {
 }
 
 /* pg_decode_text, in the one place where a call for each value is felt. */
-static inline ERL_NIF_TERM make_text(struct decode *d, const struct pg_codec *codec,
-                                     struct cw_bytes s) {
+static inline enum cw_err make_text(struct decode *d, const struct pg_codec *codec,
+                                    struct cw_bytes s, ERL_NIF_TERM *term) {
     ErlNifEnv *env = d->values.env;
-    ERL_NIF_TERM term;
-    d->values.work += 1 + s.n / VALUE_BYTES;
+    if (!pg_more_work(&d->values, 1 + (codec->reference ? 0 : s.n / VALUE_BYTES)))
+        return CW_EBUDGET;
     if (codec->reference)
-        return enif_make_sub_binary(env, d->values.frame, (size_t)(s.p - d->values.base), s.n);
-    memcpy(enif_make_new_binary(env, s.n, &term), s.p, s.n);
-    return term;
+        *term = enif_make_sub_binary(env, d->values.frame, (size_t)(s.p - d->values.base), s.n);
+    else
+        memcpy(enif_make_new_binary(env, s.n, term), s.p, s.n);
+    return CW_OK;
+}
+
+/* One value that cannot be decoded does not stop the stream, once all else was tried. */
+static enum cw_err make_binary_value(struct decode *d, const struct relation *r, uint32_t column,
+                                     struct cw_bytes s, ERL_NIF_TERM *term) {
+    enum cw_err err = pg_decode_value(&d->values, r->codec, column, s, term);
+    if (!r->codec->lenient || (err != CW_EMALFORMED && err != CW_ELIMIT))
+        return err;
+    *term = pg_make_undecoded(&d->values, s);
+    return CW_OK;
 }
 
 static enum cw_err make_value(struct decode *d, const struct relation *r, uint32_t column,
@@ -129,10 +143,9 @@ static enum cw_err make_value(struct decode *d, const struct relation *r, uint32
         *term = ATOM(env, unchanged_toast);
         return CW_OK;
     case CW_PG_TEXT:
-        *term = make_text(d, r->codec, v.bytes);
-        return CW_OK;
+        return make_text(d, r->codec, v.bytes, term);
     default:
-        return pg_decode_value(&d->values, r->codec, column, v.bytes, term);
+        return make_binary_value(d, r, column, v.bytes, term);
     }
 }
 
@@ -159,6 +172,7 @@ static enum cw_err make_map(struct decode *d, const struct relation *r, ERL_NIF_
                 values[n++] = values[i];
             }
     }
+    d->values.work += n > FLAT_MAP_MOST ? 8 * n : n;
     return enif_make_map_from_arrays(d->values.env, names, values, n, map) ? CW_OK : CW_EMALFORMED;
 }
 
@@ -168,14 +182,15 @@ static enum cw_err make_row(struct decode *d, const struct relation *r, struct c
     if (tuple.n != r->n)
         return unknown(d, ATOM(d->values.env, wrong_columns), r->oid);
     enum cw_err err = reserve(d, r->n);
+    if (!err)
+        memset(d->space, 0, r->n * sizeof *d->space);
     for (uint32_t i = 0; i < r->n && !err; i++) {
         struct cw_pg_value v = cw_pg_value_next(&p);
         uint32_t at = place(r, i);
-        if (at >= r->n)
+        /* Two columns at one place would leave another without a value. */
+        if (at >= r->n || d->space[at])
             return CW_EMALFORMED;
-        if (key_only && !is_key(r, i))
-            d->space[at] = 0;
-        else
+        if (!key_only || is_key(r, i))
             err = make_value(d, r, i, v, &d->space[at]);
     }
     return err ? err : make_map(d, r, d->space, key_only, map);
@@ -236,14 +251,20 @@ static enum cw_err make_truncate(struct decode *d, const struct cw_pg_truncate *
     return CW_OK;
 }
 
-static ERL_NIF_TERM make_logical(struct decode *d, const struct cw_pg_logical *m) {
+static enum cw_err make_logical(struct decode *d, const struct cw_pg_logical *m,
+                                ERL_NIF_TERM *term) {
     ErlNifEnv *env = d->values.env;
     const struct nif_atoms *a = &nif_lib(env)->atoms;
-    return make_struct(d, PG_WAL_MESSAGE,
-                       (ERL_NIF_TERM[]){m->flags & CW_PG_TRANSACTIONAL ? a->a_true : a->a_false,
-                                        enif_make_uint64(env, m->lsn),
-                                        nif_make_binary(env, m->prefix),
-                                        make_text(d, d->text, m->content)});
+    ERL_NIF_TERM content;
+    d->values.work += m->prefix.n / VALUE_BYTES;
+    enum cw_err err = make_text(d, d->text, m->content, &content);
+    if (!err)
+        *term =
+            make_struct(d, PG_WAL_MESSAGE,
+                        (ERL_NIF_TERM[]){m->flags & CW_PG_TRANSACTIONAL ? a->a_true : a->a_false,
+                                         enif_make_uint64(env, m->lsn),
+                                         nif_make_binary(env, m->prefix), content});
+    return err;
 }
 
 static enum cw_err make_message(struct decode *d, const struct cw_pg_message *m,
@@ -256,8 +277,7 @@ static enum cw_err make_message(struct decode *d, const struct cw_pg_message *m,
     case CW_PG_TRUNCATE:
         return make_truncate(d, &m->as.truncate, term);
     case CW_PG_MESSAGE:
-        *term = make_logical(d, &m->as.logical);
-        return CW_OK;
+        return make_logical(d, &m->as.logical, term);
     default:
         return CW_EMALFORMED;
     }

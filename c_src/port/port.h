@@ -6,11 +6,19 @@
  * job what it waits for, tells it of what happened, and writes the frames it made. Nothing here
  * blocks, but for the resolution of names in connecting.
  *
- *   port_main      the loop                    port_answer    answers: records in frames; terms in
- * records port_frame     frames, in and out          port_connect   the job of connecting port_term
- * terms, read                 port_run       the job of running statements port_request   requests,
- * read              port_copy      the jobs of COPY in and out port_mem       memory port_cancel
- * the thread that cancels
+ *     port_main      the loop
+ *     port_frame     frames, in and out
+ *     port_request   requests, read
+ *     port_term      terms, read
+ *     port_answer    answers: records in frames
+ *     port_reply     terms in records, and events
+ *     port_connect   the job of connecting
+ *     port_run       the job of running statements
+ *     port_copy      the jobs of COPY in and out
+ *     port_wal       the job of replication
+ *     port_spill     its temporary files
+ *     port_cancel    the thread that cancels
+ *     port_mem       memory
  */
 #ifndef PORT_H
 #define PORT_H
@@ -86,15 +94,15 @@ struct port {
 };
 
 #define PORT_NEVER INT64_MAX
-#define PORT_CANCEL_AGAIN                                                                          \
-    250 /* ms: a cancel that came before its statement had begun was for nothing */
-#define PORT_CANCEL_GRACE                                                                          \
-    5000                      /* ms after which a server that does not answer it counts as lost    \
-                               */
-#define PORT_LEAVE_GRACE 2000 /* ms to write the last frames in */
-#define PORT_OUT_BYTES                                                                             \
-    (1u << 20) /* unread by the VM, at which the server is no longer read from                     \
-                */
+
+/* In ms: between cancels, as one that came before its statement had begun was for nothing; after
+ * which a server that does not answer any counts as lost; to write the last frames in. */
+#define PORT_CANCEL_AGAIN 250
+#define PORT_CANCEL_GRACE 5000
+#define PORT_LEAVE_GRACE 2000
+
+/* Bytes unread by the VM, at which the server is no longer read from. */
+#define PORT_OUT_BYTES (1u << 20)
 
 /* Milliseconds of a clock that only goes forward. */
 int64_t port_now(void);

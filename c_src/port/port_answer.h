@@ -3,15 +3,14 @@
  * The answer to a request is a row of frames of records; the last one carries the transaction's
  * state:
  *
- *   | 'A' | state: 'I' 'T' 'E', or 0 when more frames follow | length: 32 | record | length: 32 |
- * record | ...
+ *     | 'A' | state | length: 32 | record | length: 32 | record | ...
  *
- * and a record is one of
+ * with the state 'I', 'T' or 'E', or 0 when more frames follow; and a record is one of
  *
- *   | 'R' | rows: 32 | values ...                           rows, and more of the same statement
- * follows | 'E' | rows: 32 | values ... | tag | length of the tag: 8   the last rows of a statement
- *   | 'C' | data ...                                        of a COPY
- *   | 131 | term ...                                        an external term
+ *     | 'R' | rows: 32 | values ...               rows, more of the same statement follow
+ *     | 'E' | rows: 32 | values ... | tag | n: 8  the last rows of a statement, the tag's length
+ *     | 'C' | data ...                            of a COPY
+ *     | 131 | term ...                            an external term
  *
  * A value is its length in 32 bits, -1 for NULL, and its bytes. What is not the answer to a request
  * is an event: a frame that is an external term. */

@@ -15,7 +15,8 @@
 #include "port_answer.h"
 #include "port_mem.h"
 
-#define MAX_HOSTS 64 /* of more, the later ones are only reached by refusals of the earlier */
+#define RESOLVE_MOST 60000 /* ms that libpq may block for */
+#define MAX_HOSTS 64       /* of more, the later ones are only reached by refusals of the earlier */
 
 struct host {
     char *name; /* each may be NULL: not given */
@@ -29,6 +30,7 @@ struct connect {
     size_t n;
     char *strings; /* all the above point into it */
     size_t strings_n;
+    bool is_string; /* all or some of the parameters are in a connection string */
 
     struct host hosts[MAX_HOSTS];
     size_t hosts_n; /* 0 until the first attempt has told */
@@ -151,10 +153,8 @@ static void on_alarm(int signal) {
     _exit(PORT_EXIT_RESOLVE);
 }
 
-static void set_alarm(int64_t deadline) {
-    if (deadline == PORT_NEVER)
-        return;
-    int64_t ms = deadline - port_now();
+static void set_alarm(int64_t at) {
+    int64_t ms = at - port_now();
     ms = ms < 1 ? 1 : ms;
     struct itimerval timer = {.it_value = {ms / 1000, ms % 1000 * 1000}};
     signal(SIGALRM, on_alarm);
@@ -166,9 +166,11 @@ static void clear_alarm(void) {
     setitimer(ITIMER_REAL, &timer, NULL);
 }
 
-/* A little later than the deadline, which is noticed first when nothing blocks. */
+/* A little later than the deadline, which is noticed first when nothing blocks. Without one there
+ * is an end all the same: while names are resolved nobody sees that the VM has gone. */
 static int64_t alarm_time(const struct port *port) {
-    return port->deadline == PORT_NEVER ? PORT_NEVER : port->deadline + 100;
+    int64_t most = port_now() + RESOLVE_MOST;
+    return port->deadline < most ? port->deadline + 100 : most;
 }
 
 /* When libpq has gone to another host, that gets its part of the time that is left. */
@@ -257,12 +259,20 @@ static const char *reason(const struct port *port) {
     return PQdb(port->conn) ? "refused" : "options";
 }
 
+/* What libpq says of a string that it cannot read has pieces of it, and so may have the password.
+ */
+static const char *complaint(const struct port *port) {
+    const struct connect *c = port->work;
+    return c->is_string && !PQdb(port->conn) ? "libpq cannot make sense of the connection string"
+                                             : PQerrorMessage(port->conn);
+}
+
 static void settle(struct port *port) {
     struct connect *c = port->work;
     if (c->poll == PGRES_POLLING_OK)
         connected(port);
     else if (c->poll == PGRES_POLLING_FAILED)
-        fail(port, reason(port), PQerrorMessage(port->conn));
+        fail(port, reason(port), complaint(port));
     else
         note_host(port, c);
 }
@@ -337,6 +347,11 @@ static const char *take_string(struct connect *c, struct cw_bytes s) {
     return at;
 }
 
+/* libpq takes a database's name for a string when it looks like one: with less doubt than this. */
+static bool is_string(const char *key, const char *value) {
+    return strcmp(key, "dbname") == 0 && (strchr(value, '=') || strstr(value, "://"));
+}
+
 static struct connect *make_connect(struct port_pairs pairs) {
     struct connect *c = port_alloc(sizeof *c);
     *c = (struct connect){.host_deadline = PORT_NEVER};
@@ -349,7 +364,9 @@ static struct connect *make_connect(struct port_pairs pairs) {
         struct cw_bytes key, value;
         port_next_pair(&pairs, &key, &value);
         const char *k = take_string(c, key);
-        add(c, &c->n, k, take_string(c, value));
+        const char *v = take_string(c, value);
+        c->is_string |= is_string(k, v);
+        add(c, &c->n, k, v);
     }
     return c;
 }

@@ -94,7 +94,12 @@ static short in_wants(struct port *port) {
     return port_may_go_on(port) ? POLLIN : 0;
 }
 
+/* One frame may be longer than the window, when nothing is ahead of it. */
 static void in_data(struct port *port, struct copy *copy, struct cw_bytes data) {
+    if (copy->waiting > 2 * PORT_COPY_WINDOW) {
+        port_protocol_error(port, "COPY data beyond the window");
+        return;
+    }
     if (PQputCopyData(port->conn, (const char *)data.p, (int)data.n) <= 0 || !port_flush(port)) {
         port_lost(port, NULL);
         return;

@@ -1,3 +1,4 @@
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -8,6 +9,8 @@
 
 #include "port_answer.h"
 #include "port_mem.h"
+
+#define SCRATCH_KEPT (1u << 20)
 
 int64_t port_now(void) {
     struct timespec t;
@@ -66,7 +69,7 @@ static bool may_leave(const struct port *port) {
 /* ---- jobs ---- */
 
 static short idle_wants(struct port *port) {
-    return port->conn ? POLLIN : 0;
+    return port->conn && port_may_go_on(port) ? POLLIN : 0;
 }
 
 static void idle_advance(struct port *port) {
@@ -84,6 +87,14 @@ void port_job_start(struct port *port, const struct port_job *job, void *work,
     port->stop = PORT_GO_ON;
 }
 
+/* Scratch memory of an unusual request is given back. */
+static void shrink(struct cw_buf *buf) {
+    if (buf->cap <= SCRATCH_KEPT)
+        return;
+    cw_buf_free(buf);
+    cw_buf_init(buf, &port_mem, NULL, 0);
+}
+
 void port_job_end(struct port *port) {
     if (port_cancel_running(&port->cancel)) {
         port->over = true;
@@ -96,6 +107,20 @@ void port_job_end(struct port *port) {
     port->work = NULL;
     port->deadline = PORT_NEVER;
     port->over = port->cancel_again = false;
+    shrink(&port->strings);
+    shrink(&port->pointers);
+}
+
+void port_cancel(struct port *port) {
+    port->cancel_again = port_cancel_running(&port->cancel);
+    port_cancel_start(&port->cancel, port->conn);
+}
+
+static void stop_job(struct port *port) {
+    if (port->job->stop)
+        port->job->stop(port);
+    else
+        port_cancel(port);
 }
 
 void port_job_stop(struct port *port, enum port_stop why) {
@@ -105,15 +130,7 @@ void port_job_stop(struct port *port, enum port_stop why) {
     port->stopped_at = port_now();
     port->press_at = port->stopped_at + PORT_CANCEL_AGAIN;
     port->deadline = PORT_NEVER;
-    if (port->job->stop)
-        port->job->stop(port);
-    else
-        port_cancel(port);
-}
-
-void port_cancel(struct port *port) {
-    port->cancel_again = port_cancel_running(&port->cancel);
-    port_cancel_start(&port->cancel, port->conn);
+    stop_job(port);
 }
 
 /* A cancel may have come too early, and a server may be deaf to it. */
@@ -122,8 +139,8 @@ static void press_on(struct port *port, int64_t now) {
     if (now >= port->stopped_at + PORT_CANCEL_GRACE)
         port_lost(port,
                   "the server did not answer a request to cancel, so the connection was closed");
-    else if (!port->job->stop && !port->over)
-        port_cancel(port);
+    else if (!port->over)
+        stop_job(port);
 }
 
 /* ---- requests ---- */
@@ -224,21 +241,36 @@ static void tell_notifications(struct port *port) {
     }
 }
 
+/* What of an encrypted record is decrypted and has not been read. OpenSSL is only libpq's, and may
+ * not be there: without it no record is known to be left. */
+static bool has_pending(struct port *port) {
+    static int (*pending)(const void *);
+    void *ssl = PQsslStruct(port->conn, "OpenSSL");
+    if (ssl && !pending)
+        *(void **)&pending = dlsym(RTLD_DEFAULT, "SSL_pending");
+    return ssl && pending && pending(ssl) > 0;
+}
+
 /* An encrypted record may be longer than the room that libpq reads into, and what is left of it
- * does not make the socket readable: reading twice gets all of it. */
+ * does not make the socket readable. Where nobody tells how much that is, as with GSSAPI, reading
+ * twice gets all of a record, unless that began where one read ended. */
 static bool consume(struct port *port) {
     int ok = PQconsumeInput(port->conn);
-    if (ok && PQsslInUse(port->conn))
+    if (ok && (PQsslInUse(port->conn) || PQgssEncInUse(port->conn)))
+        ok = PQconsumeInput(port->conn);
+    while (ok && has_pending(port))
         ok = PQconsumeInput(port->conn);
     return ok;
 }
 
+/* When the server is gone, what it sent last is read whether the job may go on or not: it is not
+ * more than the system has kept, and its end tells that the connection is lost. */
 static void serve(struct port *port, short ready) {
     if (port->job->raw) {
         port->job->advance(port);
         return;
     }
-    bool in = ready & (POLLIN | POLLHUP | POLLERR);
+    bool in = ready & ~POLLOUT;
     bool good = !in || consume(port);
     if (good && (port->unsent || in) && !port_flush(port))
         return;
@@ -251,11 +283,20 @@ static void serve(struct port *port, short ready) {
 
 /* ---- the loop ---- */
 
+/* That the other end is gone, where the system tells it of one that still has something to say. */
+#ifdef POLLRDHUP
+#define GONE POLLRDHUP
+#else
+#define GONE 0
+#endif
+
 enum { STDIN, STDOUT, CANCEL, SOCKET, FDS };
 
 static short socket_events(struct port *port) {
     short events = port->over ? 0 : port->job->wants(port);
-    return (short)(events | (port->unsent && !port->job->raw ? POLLOUT : 0));
+    if (port->job->raw)
+        return events;
+    return (short)(events | GONE | (port->unsent ? POLLOUT : 0));
 }
 
 static void watch(struct port *port, struct pollfd *fds) {
@@ -265,8 +306,9 @@ static void watch(struct port *port, struct pollfd *fds) {
     bool cancel = port_cancel_running(&port->cancel);
     fds[CANCEL] = (struct pollfd){.fd = cancel ? port->cancel.ends[0] : -1, .events = POLLIN};
     /* libpq may have another socket than a moment ago, even under the same number. */
-    short events = port->leaving || !port->conn ? 0 : socket_events(port);
-    fds[SOCKET] = (struct pollfd){.fd = events ? PQsocket(port->conn) : -1, .events = events};
+    bool open = port->conn && !port->leaving;
+    fds[SOCKET] = (struct pollfd){.fd = open ? PQsocket(port->conn) : -1,
+                                  .events = open ? socket_events(port) : 0};
 }
 
 static int64_t next_time(const struct port *port) {
@@ -291,7 +333,9 @@ static void tick(struct port *port) {
     int64_t now = port_now();
     if (port->leaving || port->job == &port_idle_job)
         return;
-    if (now >= port->deadline && !port->over)
+    if (now >= port->deadline && port->over)
+        port_lost(port, "a request to cancel took too long, so the connection was closed");
+    else if (now >= port->deadline)
         port_job_stop(port, PORT_STOP_TIMEOUT);
     if (port->stop != PORT_GO_ON && now >= port->press_at)
         press_on(port, now);
@@ -335,6 +379,9 @@ static void turn(struct port *port) {
         owner_gone(port);
     if (port->held && port_may_read(port) && !port->leaving)
         release(port);
+    /* A request may have had libpq take in what came with an answer. */
+    if (port->conn && !port->job->raw && !port->leaving)
+        tell_notifications(port);
 }
 
 /* ---- beginning ---- */

@@ -53,8 +53,7 @@
 #define PORT_FRAME_BYTES (64u << 10)   /* about where answers are cut into frames */
 #define PORT_REQUEST_BYTES 0x7ffffff0u /* the longest request that is taken */
 #define PORT_PARAMS 65535              /* of one statement: a limit of PostgreSQL's protocol */
-#define PORT_COPY_WINDOW                                                                           \
-    (1u << 20) /* bytes of COPY data that the VM may be ahead of what is taken */
+#define PORT_COPY_WINDOW (1u << 20)    /* bytes of COPY data ahead of what is taken */
 
 /* Exit statuses other than 0. */
 #define PORT_EXIT_MEMORY 70

@@ -241,8 +241,9 @@ bool port_read_replicate(const struct port_request *request, struct port_replica
     got.credit = port_term_uint(&t);
     got.spool = port_term_uint(&t);
     got.interval = port_term_uint(&t);
+    got.patience = port_term_uint(&t);
     got.dir = port_term_text(&t);
-    if (request->args != 6 || !port_term_done(&t) || got.interval == 0)
+    if (request->args != 7 || !port_term_done(&t) || got.interval == 0)
         return false;
     *r = got;
     return true;

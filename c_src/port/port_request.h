@@ -86,13 +86,15 @@ bool port_read_copy_out(const struct port_request *request, struct cw_bytes *sql
 /* {confirm, Credit, Lsn} */
 bool port_read_confirm(const struct port_request *request, uint32_t *credit, uint64_t *lsn);
 
-/* {replicate, Sql, Start, Credit, Spool, Interval, Dir}; positions are binaries of 64 bits. */
+/* {replicate, Sql, Start, Credit, Spool, Interval, Patience, Dir}; positions are binaries of 64
+ * bits. */
 struct port_replicate {
     struct cw_bytes sql;
     uint64_t start;
     uint32_t credit;   /* bytes that may be sent before more is given */
     uint32_t spool;    /* bytes of streamed transactions in memory */
     uint32_t interval; /* ms between two words to the server */
+    uint32_t patience; /* ms that it may be silent, 0 for any time */
     struct cw_bytes dir;
 };
 bool port_read_replicate(const struct port_request *request, struct port_replicate *r);

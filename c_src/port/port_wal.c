@@ -6,7 +6,9 @@
  *
  * The server ends a connection it has not heard of for wal_sender_timeout. It asks before it does,
  * but what is not read is not heard, so it is told at an interval, unasked, what the VM has
- * confirmed (cw_positions.h), besides when it asks and when there is something new to tell. */
+ * confirmed (cw_positions.h), besides when it asks and when there is something new to tell. It is
+ * then asked to answer: a server that is silent for too long, while it is listened to, counts as
+ * lost. */
 #include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
@@ -21,6 +23,7 @@
 #include "port_wal.h"
 
 #define NEWS_MS 100    /* between two confirmations of something new */
+#define ANSWER_MS 10   /* between two answers that tell nothing new */
 #define REPORT_MS 1000 /* between two reports to the VM, when there was something to report */
 
 /* Waiting a moment after a turn lets messages gather: the server sends each by itself and wakes the
@@ -37,11 +40,14 @@ struct wal {
     struct port_spill spill;
     int64_t credit;
     int64_t interval;
-    uint64_t told; /* what the server was told is confirmed */
+    int64_t patience; /* how long the server may be silent, 0 for any time */
+    uint64_t told;    /* what the server was told is confirmed */
     int64_t told_at;
-    int64_t tell_at; /* when to tell it again at the latest */
+    int64_t tell_at;     /* when to tell it again at the latest */
+    uint32_t unanswered; /* how often it was asked since it last said something */
     int64_t report_at;
-    bool news; /* something has come since the last report */
+    bool resting; /* in a replay, until the loop has been round */
+    bool news;    /* something has come since the last report */
     struct port_wal_report report;
     int64_t window;     /* when it began, in microseconds */
     uint32_t in_window; /* messages */
@@ -90,15 +96,16 @@ static void put64(uint8_t **p, uint64_t v) {
     *p += 8;
 }
 
-/* 'r', written, flushed and applied positions, our clock, no answer wanted. Nothing is called
- * written that is not confirmed. */
-static void tell_server(struct port *port, struct wal *w) {
+/* 'r', written, flushed and applied positions, our clock, whether an answer is wanted. Nothing is
+ * called written that is not confirmed. */
+static void tell_server(struct port *port, struct wal *w, bool ask) {
     uint8_t message[34] = {'r'}, *p = message + 1;
     uint64_t confirmed = cw_positions_confirmed(cw_assembly_positions(w->assembly));
     put64(&p, confirmed);
     put64(&p, confirmed);
     put64(&p, confirmed);
     put64(&p, (uint64_t)server_clock());
+    *p = ask;
     if (PQputCopyData(port->conn, (const char *)message, sizeof message) < 0) {
         port_lost(port, NULL);
         return;
@@ -110,15 +117,20 @@ static void tell_server(struct port *port, struct wal *w) {
     port_flush(port);
 }
 
+static void tell_by(struct wal *w, int64_t at) {
+    if (at < w->tell_at)
+        w->tell_at = at;
+}
+
 /* Something may be confirmed that the server does not know. */
 static void confirm(struct port *port, struct wal *w) {
     if (cw_positions_confirmed(cw_assembly_positions(w->assembly)) == w->told)
         return;
     int64_t at = w->told_at + NEWS_MS;
     if (port_now() >= at)
-        tell_server(port, w);
-    else if (at < w->tell_at)
-        w->tell_at = at;
+        tell_server(port, w, false);
+    else
+        tell_by(w, at);
 }
 
 /* ---- from the server ---- */
@@ -145,18 +157,24 @@ static void take_data(struct port *port, struct wal *w, const uint8_t *s, size_t
     (void)port;
 }
 
+/* A server that shuts down asks again at each answer, until all that it has sent is confirmed: what
+ * it knows already it is told a little later. */
 static void take_keepalive(struct port *port, struct wal *w, const uint8_t *s) {
     w->report.server = cw_load64be(s + 1);
     w->report.sent_at = (int64_t)cw_load64be(s + 9);
     cw_assembly_keepalive(w->assembly, w->report.server);
-    if (s[17])
-        tell_server(port, w);
+    uint64_t confirmed = cw_positions_confirmed(cw_assembly_positions(w->assembly));
+    if (s[17] && (confirmed != w->told || port_now() >= w->told_at + ANSWER_MS))
+        tell_server(port, w, false);
+    else if (s[17])
+        tell_by(w, w->told_at + ANSWER_MS);
     else
         confirm(port, w);
 }
 
 static void take_message(struct port *port, struct wal *w, const uint8_t *s, size_t n) {
     w->news = true;
+    w->unanswered = 0;
     w->in_window++;
     if (n > DATA_HEAD && s[0] == 'w')
         take_data(port, w, s, n);
@@ -180,10 +198,15 @@ static bool take_copy_data(struct port *port, struct wal *w) {
     return n != 0;
 }
 
-static void replay(struct wal *w) {
+/* False when the loop should have a look at other things first: what is long, and makes no frames,
+ * costs no credit either. */
+static bool replay(struct wal *w) {
+    int64_t credit = w->credit;
     enum cw_err err = cw_assembly_replay(w->assembly);
     if (err)
         give_up(w, err, 0);
+    w->resting = w->credit == credit && cw_assembly_replaying(w->assembly);
+    return !w->resting;
 }
 
 static bool is_busy(struct wal *w) {
@@ -224,12 +247,11 @@ static bool stream(struct port *port, struct wal *w) {
     if (!has_credit(w) || !port_may_go_on(port))
         return false;
     if (cw_assembly_replaying(w->assembly))
-        replay(w);
-    else if (!take_copy_data(port, w)) {
-        drained(port, w);
-        return false;
-    }
-    return true;
+        return replay(w);
+    if (take_copy_data(port, w))
+        return true;
+    drained(port, w);
+    return false;
 }
 
 /* ---- the beginning and the end ---- */
@@ -238,7 +260,7 @@ static void begin_stream(struct port *port, struct wal *w) {
     port_answer_replicating(port);
     port_answer_cut(port);
     w->phase = STREAMING;
-    tell_server(port, w);
+    tell_server(port, w, true);
 }
 
 static void take_result(struct port *port, struct wal *w, PGresult *res) {
@@ -290,11 +312,13 @@ static short wants(struct port *port) {
 /* Ends the stream in order: the last confirmation, the end of our data, then the server's. */
 static void stop(struct port *port) {
     struct wal *w = port->work;
-    if (w->phase != STREAMING) {
-        port_cancel_start(&port->cancel, port->conn);
+    if (w->phase == ENDING)
+        return;
+    if (w->phase == RESULTS) {
+        port_cancel(port);
         return;
     }
-    tell_server(port, w);
+    tell_server(port, w, false);
     w->phase = ENDING;
     if (PQputCopyEnd(port->conn, NULL) < 0)
         port_lost(port, NULL);
@@ -308,20 +332,38 @@ static int64_t wake(const struct port *port) {
     const struct wal *w = port->work;
     if (w->phase != STREAMING)
         return PORT_NEVER;
+    if (w->resting)
+        return port_now();
     return w->news && w->report_at < w->tell_at ? w->report_at : w->tell_at;
 }
 
-static void tick(struct port *port) {
+/* What is not listened to may well have said something. */
+static bool is_silent(struct port *port, struct wal *w) {
+    if (!has_credit(w) || !port_may_go_on(port))
+        w->unanswered = 0;
+    return w->patience && w->unanswered++ * w->interval >= w->patience;
+}
+
+static void keep_time(struct port *port) {
     struct wal *w = port->work;
     int64_t now = port_now();
-    if (now >= w->tell_at)
-        tell_server(port, w);
+    if (now >= w->tell_at && is_silent(port, w))
+        port_end(port, "lost", "the server has not answered for too long");
+    else if (now >= w->tell_at)
+        tell_server(port, w, true);
     if (!w->news || now < w->report_at || port->leaving)
         return;
     cw_assembly_info(w->assembly, &w->report.assembly);
     port_tell_wal(port, &w->report);
     w->news = false;
     w->report_at = now + REPORT_MS;
+}
+
+static void tick(struct port *port) {
+    struct wal *w = port->work;
+    keep_time(port);
+    if (w->resting)
+        advance(port);
 }
 
 /* ---- requests ---- */
@@ -361,6 +403,7 @@ static struct wal *new_work(struct port *port, const struct port_replicate *r) {
     *w = (struct wal){.port = port,
                       .credit = r->credit,
                       .interval = r->interval,
+                      .patience = r->patience,
                       .told_at = port_now(),
                       .tell_at = PORT_NEVER,
                       .report_at = port_now()};

@@ -269,6 +269,8 @@ enum cw_err cw_assembly_replay(struct cw_assembly *a) {
     uint64_t frames = a->frames;
     while (more && a->frames == frames) {
         enum cw_err err = cw_spool_next(&a->current->spool, &record, &more);
+        if (!err && more && !record.n)
+            return CW_OK;
         if (!err && more)
             err = put(a, record, cw_bytes("", 0));
         if (err)

@@ -42,7 +42,7 @@ void cw_assembly_free(struct cw_assembly *a);
 enum cw_err cw_assembly_feed(struct cw_assembly *a, struct cw_bytes message);
 
 /* While true, a streamed transaction waits to be delivered, and cw_assembly_replay makes one more
- * frame of it. */
+ * frame of it, or gets past some of what is not to be delivered. */
 bool cw_assembly_replaying(const struct cw_assembly *a);
 enum cw_err cw_assembly_replay(struct cw_assembly *a);
 

@@ -5,6 +5,7 @@
 
 #define CHUNK (256u << 10)
 #define WINDOW (256u << 10) /* what is read from the file at once */
+#define SKIP_MOST (1u << 20)
 
 struct cw_spool_chunk {
     struct cw_spool_chunk *next;
@@ -202,7 +203,9 @@ static bool has_file(const struct cw_spool *spool) {
 
 enum cw_err cw_spool_next(struct cw_spool *spool, struct cw_bytes *record, bool *more) {
     uint32_t xid = 0;
+    size_t skipped = 0;
     struct cw_bytes found = {NULL, 0};
+    bool skip;
     do {
         enum cw_err err = CW_OK;
         *more = true;
@@ -214,7 +217,12 @@ enum cw_err cw_spool_next(struct cw_spool *spool, struct cw_bytes *record, bool 
             *more = false;
         if (err)
             return err;
-    } while (*more && spool->n_aborted && is_aborted(spool, xid));
+        skip = *more && spool->n_aborted && is_aborted(spool, xid);
+        if (skip) {
+            skipped += HEAD + found.n;
+            found = (struct cw_bytes){NULL, 0};
+        }
+    } while (skip && skipped < SKIP_MOST);
     *record = found;
     return CW_OK;
 }

@@ -53,7 +53,8 @@ enum cw_err cw_spool_abort(struct cw_spool *spool, uint32_t xid);
 enum cw_err cw_spool_spill(struct cw_spool *spool);
 
 /* The next record that is to be read, or false at the end. It is valid until the next call. After
- * the first, nothing may be added or spilled. */
+ * the first, nothing may be added or spilled. An empty record is none: so much was skipped that
+ * whoever has other things to do should see to them before the next call. */
 enum cw_err cw_spool_next(struct cw_spool *spool, struct cw_bytes *record, bool *more);
 
 #endif

@@ -189,6 +189,43 @@ static void test_keepalives(void) {
     wal_world_close(&w);
 }
 
+/* ---- aborted subtransactions ---- */
+
+static void feed(struct wal_world *w, struct cw_buf m) {
+    CHECK_OK(cw_assembly_feed(w->assembly, cw_buf_slice(&m, 0)));
+    cw_buf_free(&m);
+}
+
+/* The first of them has the relation, which comes once more after it. What is skipped takes many
+ * calls. */
+static void test_first_aborted(void) {
+    struct wal_world w;
+    struct cw_assembly_info info;
+    char text[5000] = {0};
+    const char *row[] = {memset(text, 'x', sizeof text - 1)};
+    int calls = 0;
+    wal_world_open(&w, 1000, 0);
+    feed(&w, msg_stream_start(9, true));
+    feed(&w, msg_relation(10, 1, "t", 1));
+    for (int i = 0; i < 1000; i++)
+        feed(&w, msg_insert(10, 1, row, 1));
+    feed(&w, msg_stream_stop());
+    feed(&w, msg_stream_abort(9, 10));
+    feed(&w, msg_stream_start(9, false));
+    feed(&w, msg_relation(9, 1, "t", 1));
+    feed(&w, msg_insert(9, 1, row, 1));
+    feed(&w, msg_stream_stop());
+    feed(&w, msg_stream_commit(9, 500, 600, 0));
+    for (; cw_assembly_replaying(w.assembly); calls++)
+        CHECK_OK(cw_assembly_replay(w.assembly));
+    CHECK(calls > 4);
+    CHECK_OK(cw_assembly_flush(w.assembly));
+    cw_assembly_info(w.assembly, &info);
+    CHECK(info.transactions == 1 && info.messages == 2 && !info.streamed);
+    wal_world_close(&w);
+    CHECK(check_mem_live() == 0);
+}
+
 /* ---- what no server sends ---- */
 
 static struct cw_buf named(char name) {
@@ -258,7 +295,7 @@ int main(int argc, char **argv) {
         {"failing files", test_failing_files},   {"failing sink", test_failing_sink},
         {"out of memory", test_out_of_memory},   {"frame borders", test_frame_borders},
         {"positions", test_positions},           {"keepalives", test_keepalives},
-        {"what no server sends", test_refusals},
+        {"what no server sends", test_refusals}, {"aborted subtransaction", test_first_aborted},
     };
     return check_main(argc, argv, "assembly", tests, sizeof tests / sizeof tests[0]);
 }

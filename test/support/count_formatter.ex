@@ -47,15 +47,21 @@ defmodule Causeway.CountFormatter do
 
   defp report(counts) do
     kinds = for {{outcome, kind}, n} <- counts, do: "#{outcome} #{kind} #{n}\n"
+    [kinds, integrations(Mix.Project.config()[:integrations], counts)]
+  end
 
-    integrations =
-      for {app, module} <- Mix.Project.config()[:integrations] || [] do
+  # The examples have none.
+  defp integrations(nil, _counts), do: []
+
+  defp integrations(apps, counts) do
+    apps =
+      for {app, module} <- apps do
         presence = if Code.ensure_loaded?(module), do: "present", else: "absent"
         integration(app, presence, counts)
       end
 
     server = if Causeway.PostgresServer.missing(), do: "absent", else: "present"
-    [kinds, integrations, integration("PostgreSQL", server, counts)]
+    [apps, integration("PostgreSQL", server, counts)]
   end
 
   defp integration(name, presence, counts),

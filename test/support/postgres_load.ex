@@ -46,7 +46,7 @@ defmodule Causeway.PostgresLoad do
 
   # pgbench until it ends or this does, with its standard input.
   @loop """
-  ( trap 'kill $pgbench; exit' TERM
+  ( trap 'kill $pgbench 2>/dev/null; exit' TERM
     while :; do
       "$@" >/dev/null 2>&1 & pgbench=$!
       wait $pgbench

@@ -164,8 +164,9 @@ defmodule Causeway.Postgres.Connection do
   def handle_info({:DOWN, monitor, :process, _, _}, state),
     do: state |> gone(monitor) |> next() |> reply()
 
-  # A port that has ended has said so already.
-  def handle_info({:EXIT, port, _}, state) when is_port(port), do: {:noreply, state}
+  def handle_info({:EXIT, port, _} = message, state) when is_port(port),
+    do: state |> port_message(message) |> reply()
+
   def handle_info({:EXIT, _, reason}, state), do: {:stop, reason, state}
   def handle_info(_, state), do: {:noreply, state}
 
@@ -301,16 +302,21 @@ defmodule Causeway.Postgres.Connection do
 
   defp port_message(%{port: port} = state, {port, {:data, frame}}), do: frame(frame, state)
 
-  defp port_message(%{port: port} = state, {port, {:exit_status, status}}) do
-    why = Protocol.exit_reason(status)
+  defp port_message(%{port: port} = state, {port, {:exit_status, status}}),
+    do: program_ended(state, Protocol.exit_reason(status))
 
+  # What is written to a program that has just died ends the port, and there is no status then.
+  defp port_message(%{port: port} = state, {:EXIT, port, reason}),
+    do: program_ended(state, "the port program has ended (#{inspect(reason)})")
+
+  # Of a port of before.
+  defp port_message(state, _), do: state
+
+  defp program_ended(state, why) do
     if state.phase == :connecting,
       do: refused(state, %Error{reason: :not_connected, detail: why}),
       else: lost(state, why)
   end
-
-  # Of a port of before.
-  defp port_message(state, _), do: state
 
   defp frame(frame, state) do
     case Protocol.frame(frame) do
@@ -333,7 +339,7 @@ defmodule Causeway.Postgres.Connection do
   defp event({:connected, _, facts}, state), do: connected(state, facts)
 
   defp event({:failed, _, why, message}, state),
-    do: refused(state, Error.connect(why, shown(why, message, state)))
+    do: refused(state, Error.connect(why, message))
 
   defp event({:notification, _pid, channel, payload}, state) do
     Listeners.tell(state.listeners, channel, payload)
@@ -349,14 +355,6 @@ defmodule Causeway.Postgres.Connection do
   end
 
   defp event({:closed, _why, message}, state), do: lost(state, message)
-
-  # What libpq says of a string that it cannot read has pieces of it, and so may have the password.
-  defp shown(:options, message, state) do
-    url? = Enum.any?(state.secret.().conninfo, &match?({"dbname", _}, &1))
-    if url?, do: "libpq cannot make sense of the connection string", else: message
-  end
-
-  defp shown(_why, message, _state), do: message
 
   # ---- requests ----
 

@@ -70,11 +70,18 @@ defmodule Causeway.Postgres.CopyIn do
   defp send_gathered(%{size: 0} = copy), do: {:ok, copy}
 
   defp send_gathered(copy) do
-    with {:ok, copy} <- await_room(copy) do
-      for piece <- cut(IO.iodata_to_binary(copy.gathered)),
-          do: Request.tell(copy.session, copy.ref, Protocol.copy_data(piece))
+    pieces = cut(IO.iodata_to_binary(copy.gathered))
+    send_pieces(pieces, %{copy | gathered: [], size: 0})
+  end
 
-      {:ok, %{copy | ahead: copy.ahead + copy.size, gathered: [], size: 0}}
+  defp send_pieces([], copy), do: {:ok, copy}
+
+  defp send_pieces([piece | rest], copy) do
+    size = byte_size(piece)
+
+    with {:ok, copy} <- await_room(copy, size) do
+      Request.tell(copy.session, copy.ref, Protocol.copy_data(piece))
+      send_pieces(rest, %{copy | ahead: copy.ahead + size})
     end
   end
 
@@ -84,17 +91,17 @@ defmodule Causeway.Postgres.CopyIn do
 
   defp cut(data), do: [data]
 
-  defp await_room(%{ahead: ahead, size: size, window: window} = copy)
+  defp await_room(%{ahead: ahead, window: window} = copy, size)
        when ahead > 0 and ahead + size > window do
     case Request.next(copy.session, copy.ref, copy.wait) do
-      {:more, records} -> await_room(taken(copy, records))
+      {:more, records} -> await_room(taken(copy, records), size)
       {:last, _, records} -> finished_early(copy, records)
-      {:notice, _} -> await_room(copy)
+      {:notice, _} -> await_room(copy, size)
       {:error, error} -> {:error, %{error | query: copy.sql}}
     end
   end
 
-  defp await_room(copy), do: {:ok, copy}
+  defp await_room(copy, _size), do: {:ok, copy}
 
   defp taken(copy, records) do
     bytes = for {:taken, bytes} <- Protocol.records(records), do: bytes

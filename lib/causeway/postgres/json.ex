@@ -40,7 +40,7 @@ defmodule Causeway.Postgres.Json do
   defp place(spec), do: if(TypeWalk.any?(spec, &holds_json?/1), do: :inside)
 
   # Of records nobody knows before they come.
-  defp holds_json?(spec), do: spec in [:json, :jsonb, :record, :anyarray]
+  defp holds_json?(spec), do: spec in [:json, :jsonb, :record, :anyarray, :opaque]
 
   @doc "Decodes the documents of a row, or of any list of values that `plan` is for."
   def decode_row(row, nil, _library), do: row

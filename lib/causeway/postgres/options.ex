@@ -17,7 +17,8 @@ defmodule Causeway.Postgres.Options do
   @typedoc """
   What is asked of libpq, in order; later pairs override earlier ones, and those of a connection string, which stands
   under `dbname` in the first pair. It is to be expanded there, as with `expand_dbname`, and only there. libpq's
-  message about a string that it cannot parse quotes it, with the password it may hold, and is not to be shown.
+  message about a string that it cannot parse quotes it, with the password it may hold: the port program says
+  something else instead.
   """
   @type conninfo :: [{String.t(), String.t()}]
 

@@ -129,11 +129,13 @@ defmodule Causeway.Postgres.Protocol do
 
   @doc """
   Starts logical replication: the statement, where it starts, how many bytes of frames may be sent before more is given,
-  the memory for streamed transactions, the milliseconds between two words to the server, the folder for files.
+  the memory for streamed transactions, the milliseconds between two words to the server and those that it may be silent,
+  0 for any number, the folder for files.
   """
   @spec replicate(map) :: body
-  def replicate(%{sql: sql, start: start, credit: credit, spool: spool, interval: ms, dir: dir}),
-    do: term({:replicate, sql, <<start::64>>, credit, spool, ms, dir})
+  def replicate(%{sql: sql, start: start} = r) do
+    term({:replicate, sql, <<start::64>>, r.credit, r.spool, r.interval, r.patience, r.dir})
+  end
 
   @doc "So many bytes more may be sent; up to a position, 0 for none, all is done."
   @spec confirm(non_neg_integer, non_neg_integer) :: body

@@ -56,7 +56,8 @@ defmodule Causeway.Postgres.TypeCache do
     end
   end
 
-  # The state: {owner, key} of each monitor; and of each id its monitor.
+  # The state: of each process that owns a connection its monitor, and what the connection is known by. After it has
+  # connected again it is known by something else.
   @impl true
   def init(_) do
     :ets.new(@table, [:named_table, :protected, :set, read_concurrency: true])
@@ -65,15 +66,9 @@ defmodule Causeway.Postgres.TypeCache do
 
   @impl true
   def handle_call({:put, id, owner, key, types}, _from, state) do
-    :ets.insert(@table, [
-      {{:key, id}, key} | for({oid, type} <- types, do: {{:type, key, oid}, type})
-    ])
-
-    state =
-      if Enum.any?(state, &match?({_, {^id, _}}, &1)),
-        do: state,
-        else: watch(state, id, owner, key)
-
+    state = watch(state, owner, id, key)
+    types = for {oid, type} <- types, do: {{:type, key, oid}, type}
+    :ets.insert(@table, [{{:key, id}, key} | types])
     {:reply, :ok, state}
   end
 
@@ -84,15 +79,30 @@ defmodule Causeway.Postgres.TypeCache do
   end
 
   @impl true
-  def handle_info({:DOWN, monitor, :process, _, _}, state) do
-    {{id, key}, state} = Map.pop(state, monitor)
-    :ets.delete(@table, {:key, id})
+  def handle_info({:DOWN, _monitor, :process, owner, _}, state),
+    do: {:noreply, drop(state, owner)}
 
-    unless Enum.any?(state, &match?({_, {_, ^key}}, &1)),
-      do: :ets.match_delete(@table, {{:type, key, :_}, :_})
+  defp watch(state, owner, id, key) do
+    case state do
+      %{^owner => {_, ^id, ^key}} ->
+        state
 
-    {:noreply, state}
+      %{^owner => {monitor, _, _}} ->
+        state |> drop(owner, key) |> Map.put(owner, {monitor, id, key})
+
+      %{} ->
+        Map.put(state, owner, {Process.monitor(owner), id, key})
+    end
   end
 
-  defp watch(state, id, owner, key), do: Map.put(state, Process.monitor(owner), {id, key})
+  # All types of a database that nobody is connected to, unless it is the one to keep.
+  defp drop(state, owner, keep \\ nil) do
+    {{_monitor, id, key}, state} = Map.pop(state, owner)
+    :ets.delete(@table, {:key, id})
+
+    unless key == keep or Enum.any?(state, &match?({_, {_, _, ^key}}, &1)),
+      do: :ets.match_delete(@table, {{:type, key, :_}, :_})
+
+    state
+  end
 end

@@ -116,22 +116,48 @@ defmodule Causeway.Postgres.Types do
   end
 
   @doc """
-  A codec for a relation's columns, whose values come in binary form where there is one, else as text. A type that is
-  not known here comes as it is sent.
+  A codec for a relation's columns, whose values come in binary form where there is one, else as text. Of a type that is
+  not known here, arrays and composites are decoded by the types that they say they hold; other values come as
+  `{:undecoded, bytes}`.
+
+  With `lenient`, a list of types that were looked up and are not there, so do values that are not of the type that the
+  catalogue has for them: rows in the log may be older than it.
   """
-  @spec relation(t, [column], fetch) :: {:ok, Codec.t()} | {:error, term}
-  def relation(types, columns, fetch) do
-    with {:ok, found} <- lookup(types, for({oid, _} <- columns, do: oid), fetch),
-         do: {:ok, compile(types, columns, found, for({_name, spec} <- found, do: spec))}
+  @spec relation(t, [column], fetch, [non_neg_integer] | nil) ::
+          {:ok, Codec.t()} | {:error, term}
+  def relation(types, columns, fetch, lenient \\ nil) do
+    with {:ok, found} <- lookup(types, for({oid, _} <- columns, do: oid), fetch) do
+      specs = for {_name, spec} <- found, do: opaque(spec)
+
+      if lenient,
+        do: {:ok, lenient(types, columns, found, specs, lenient)},
+        else: {:ok, compile(types, columns, found, specs)}
+    end
   end
 
-  defp compile(types, columns, found, specs) do
+  defp lenient(types, columns, found, specs, gone) do
+    types = put_in(types.options.flags, [:lenient | types.options.flags])
+    codec = compile(types, columns, found, specs, known(types, [:opaque], gone))
+    %{codec | json: Json.plan(for spec <- specs, do: if(is_atom(spec), do: spec, else: :record))}
+  end
+
+  # What is not known by name may say what it is.
+  defp opaque(:literal), do: :opaque
+  defp opaque({kind, oid, spec}), do: {kind, oid, opaque(spec)}
+
+  defp opaque({:composite, fields}),
+    do: {:composite, for({oid, s} <- fields, do: {oid, opaque(s)})}
+
+  defp opaque({kind, spec}), do: {kind, opaque(spec)}
+  defp opaque(spec), do: spec
+
+  defp compile(types, columns, found, specs, known \\ nil) do
     mods = for {_oid, mod} <- columns, do: mod
 
     ref =
       :causeway_nif.pg_codec_compile(
         Enum.zip(mods, specs),
-        known(types, specs),
+        known || known(types, specs, []),
         types.options.flags
       )
 
@@ -146,10 +172,14 @@ defmodule Causeway.Postgres.Types do
   end
 
   # What records may hold; nothing else makes use of it.
-  defp known(types, specs) do
-    if Enum.any?(specs, fn spec -> TypeWalk.any?(spec, &(&1 in [:record, :anyarray])) end) do
+  defp known(types, specs, gone) do
+    if Enum.any?(specs, fn spec -> TypeWalk.any?(spec, &(&1 in [:record, :anyarray, :opaque])) end) do
       met = for {oid, {_name, spec}} <- TypeCache.types(TypeCache.key(types.id)), do: {oid, spec}
-      :lists.ukeymerge(1, BuiltinTypes.known(), Enum.sort(met))
+      gone = for oid <- gone, do: {oid, :opaque}
+
+      BuiltinTypes.known()
+      |> then(&:lists.ukeymerge(1, &1, Enum.sort(met)))
+      |> then(&:lists.ukeymerge(1, &1, Enum.sort(gone)))
     else
       []
     end

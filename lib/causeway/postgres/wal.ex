@@ -91,7 +91,8 @@ defmodule Causeway.Postgres.WAL do
 
     %{
       id: id,
-      start: {__MODULE__, :start_link, [opts]},
+      # Options may have a password in them, which a supervisor would show.
+      start: {__MODULE__, :start_link, [fn -> opts end]},
       restart: :transient,
       shutdown: @shutdown
     }
@@ -100,7 +101,8 @@ defmodule Causeway.Postgres.WAL do
   @doc """
   Starts a consumer, with the options above. It returns before there is a connection, and goes on trying to have one.
   """
-  @spec start_link(keyword) :: GenServer.on_start()
+  @spec start_link(keyword | (() -> keyword)) :: GenServer.on_start()
+  def start_link(opts) when is_function(opts, 0), do: start_link(opts.())
   def start_link(opts), do: opts |> Options.new!() |> Source.start_link()
 
   @doc """

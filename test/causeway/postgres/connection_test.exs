@@ -261,6 +261,11 @@ defmodule Causeway.Postgres.ConnectionTest do
   describe "secrets" do
     @secret "s3cr3t-pa55"
 
+    setup do
+      {:ok, _} = Application.ensure_all_started(:logger)
+      :ok
+    end
+
     test "are in nothing that is shown", %{database: database} do
       options = Keyword.merge(database, password: @secret, backoff_max: 50)
       conn = connect!(options)
@@ -304,11 +309,13 @@ defmodule Causeway.Postgres.ConnectionTest do
       hide(log)
     end
 
-    test "nor in errors", %{database: _} do
+    test "nor in errors" do
       Process.flag(:trap_exit, true)
 
       for options <- [
             [url: "postgresql://u:#{@secret}@127.0.0.1:1/x?nonsense=1"],
+            [url: "postgresql://u:%zz#{@secret}@127.0.0.1:1/x"],
+            [url: "postgresql://u:#{@secret}@[::1/x"],
             [url: "host=127.0.0.1 port=1 pass word=#{@secret}"],
             [url: "postgresql://u:#{@secret}@127.0.0.1:99999999/x"],
             [hostname: "127.0.0.1", port: 1, username: "u", password: @secret],
@@ -330,6 +337,13 @@ defmodule Causeway.Postgres.ConnectionTest do
           end)
 
         hide(log)
+
+        # What consumers of the write-ahead log connect with.
+        assert {:error, error} =
+                 Causeway.Postgres.WAL.Client.open(Causeway.Postgres.Options.new!(options))
+
+        hide(Exception.message(error))
+        hide(inspect(error))
       end
     end
 

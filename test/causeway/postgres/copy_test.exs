@@ -207,4 +207,26 @@ defmodule Causeway.Postgres.CopyTest do
     assert_raise Error, fn -> conn |> Postgres.copy_out("copy t from stdin") |> Stream.run() end
     assert one!(conn, "select 1") == 1
   end
+
+  test "in: a deadline ends it while the server waits for a lock, too", %{database: database} do
+    [blocked, holder] = [connect!(database), connect!(database)]
+    Postgres.query!(holder, "create table locked (i int primary key)")
+    backend = one!(blocked, "select pg_backend_pid()")
+
+    Postgres.transaction(holder, fn holder ->
+      Postgres.query!(holder, "insert into locked values (1)")
+      lines = for i <- 1..20_000, do: "#{i}\n"
+
+      {time, result} =
+        :timer.tc(fn ->
+          Postgres.copy_in(blocked, "copy locked from stdin", lines, timeout: 300)
+        end)
+
+      assert {:error, %Error{reason: :timeout}} = result
+      assert time < 3_000_000
+    end)
+
+    assert one!(blocked, "select pg_backend_pid()") == backend
+    Postgres.query!(holder, "drop table locked")
+  end
 end

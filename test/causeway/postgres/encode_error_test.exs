@@ -89,6 +89,11 @@ defmodule Causeway.Postgres.EncodeErrorTest do
     {3614, [[%Lexeme{word: "a", positions: [{0, nil}]}]]}
   ]
 
+  test "intervals of what is no integer" do
+    for value <- [%Interval{months: 1.5}, %Interval{days: "1"}, %Interval{secs: nil}],
+        do: assert(refused(1186, value) == :wrong)
+  end
+
   test "numbers beyond their limits" do
     for {oid, values} <- @limits,
         value <- values,

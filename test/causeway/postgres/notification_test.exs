@@ -77,4 +77,14 @@ defmodule Causeway.Postgres.NotificationTest do
     assert {:error, %Error{}} = Postgres.listen(conn, "")
     assert Postgres.info(conn).channels == []
   end
+
+  test "that come with the end of a stream", %{conn: conn} do
+    {:ok, ref} = Postgres.listen(conn, "c")
+    sql = "select i, pg_notify('c', i::text) from generate_series(1, 3) i"
+
+    for i <- 1..20 do
+      conn |> Postgres.stream(sql, [], max_rows: 1 + rem(i, 4)) |> Stream.run()
+      for i <- 1..3, n = "#{i}", do: assert_receive({:notification, ^conn, ^ref, "c", ^n}, 1000)
+    end
+  end
 end

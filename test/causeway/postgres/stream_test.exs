@@ -48,6 +48,23 @@ defmodule Causeway.Postgres.StreamTest do
     assert :counters.get(peak, 1) - before < 4_000
   end
 
+  test "a server that ends while nothing is asked for is noticed", %{
+    conn: conn,
+    database: database
+  } do
+    other = connect!(database)
+    backend = one!(conn, "select pg_backend_pid()")
+    program = os_pid(conn)
+    sql = "select repeat('x', 1000) from generate_series(1, 60)"
+
+    assert_raise Error, fn ->
+      for _ <- Postgres.stream(conn, sql, [], max_rows: 10), alive?(program) do
+        assert one!(other, "select pg_terminate_backend($1)", [backend])
+        eventually(fn -> not alive?(program) end)
+      end
+    end
+  end
+
   # In kB.
   defp memory(pid) do
     [_, kb] = Regex.run(~r/VmRSS:\s+(\d+)/, File.read!("/proc/#{pid}/status"))

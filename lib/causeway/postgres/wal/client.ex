@@ -6,20 +6,23 @@ defmodule Causeway.Postgres.WAL.Client do
   alias Causeway.Postgres.{Error, Protocol, WAL}
 
   @enforce_keys [:port, :facts]
-  defstruct [:port, :facts, id: 1]
+  defstruct [:port, :facts, id: 1, timeout: 60_000]
 
-  @type t :: %__MODULE__{port: port, facts: keyword, id: pos_integer}
+  @type t :: %__MODULE__{port: port, facts: keyword, id: pos_integer, timeout: timeout}
 
-  @doc "Connects; pairs come after those of the options."
-  @spec open(Causeway.Postgres.Options.t(), [{String.t(), String.t()}]) ::
+  @doc """
+  Connects; pairs come after those of the options. A server that has not answered a statement after `timeout`
+  milliseconds, nor its cancellation, counts as lost.
+  """
+  @spec open(Causeway.Postgres.Options.t(), [{String.t(), String.t()}], timeout) ::
           {:ok, t} | {:error, Exception.t()}
-  def open(options, pairs \\ []) do
+  def open(options, pairs \\ [], timeout \\ 60_000) do
     with {:ok, port} <- program() do
       body = Protocol.connect(options.conninfo ++ pairs)
       Port.command(port, Protocol.request(0, timeout(options.connect_timeout), body))
 
       case await(port, nil) do
-        {:connected, facts} -> {:ok, %__MODULE__{port: port, facts: facts}}
+        {:connected, facts} -> {:ok, %__MODULE__{port: port, facts: facts, timeout: timeout}}
         {:error, error} -> {:error, error}
       end
     end
@@ -34,13 +37,18 @@ defmodule Causeway.Postgres.WAL.Client do
   defp timeout(ms), do: ms
 
   @doc """
-  The rows of a statement; of several, those of the last. `slow` is called when it takes longer than so many
-  milliseconds.
+  The rows of a statement; of several, those of the last. With `slow`, it may take any time; the function is called when
+  it takes longer than so many milliseconds.
   """
   @spec query(t, String.t(), {non_neg_integer, (() -> any)} | nil) ::
           {:ok, [[String.t() | nil]]} | {:error, Exception.t()}
   def query(client, sql, slow \\ nil) do
-    Port.command(client.port, Protocol.request(client.id, 0, Protocol.run([{:simple, sql}])))
+    deadline = if slow, do: 0, else: timeout(client.timeout)
+
+    Port.command(
+      client.port,
+      Protocol.request(client.id, deadline, Protocol.run([{:simple, sql}]))
+    )
 
     case await(client.port, slow) do
       {:answer, records} -> rows(records)
@@ -81,6 +89,8 @@ defmodule Causeway.Postgres.WAL.Client do
     receive do
       {^port, {:data, frame}} -> frame(port, slow, records, Protocol.frame(frame))
       {^port, {:exit_status, n}} -> {:error, ended(Protocol.exit_reason(n))}
+      # Of a write to a program that is dead already, in a process that traps exits.
+      {:EXIT, ^port, _} -> {:error, ended(Protocol.exit_reason(0))}
     after
       ms ->
         fun.()

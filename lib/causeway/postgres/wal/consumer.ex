@@ -6,7 +6,7 @@ defmodule Causeway.Postgres.WAL.Consumer do
 
   use GenServer
   alias Causeway.Postgres.Types
-  alias Causeway.Postgres.WAL.{Client, Counters, Decoder, Events, Transaction}
+  alias Causeway.Postgres.WAL.{Client, Counters, Decoder, Events, Private, Transaction}
 
   # How long a confirmation may wait for the end of a frame.
   @ack_ms 100
@@ -77,11 +77,17 @@ defmodule Causeway.Postgres.WAL.Consumer do
       module: module
     }
 
-    case if(exported?(module, :init, 1), do: module.init(argument), else: {:ok, argument}) do
+    case init_handler(module, argument) do
       {:ok, handler} -> {:ok, begin(state, handler, options.start_lsn || 0)}
       {:ok, handler, lsn} -> {:ok, begin(state, handler, max(lsn, options.start_lsn || 0))}
       {:stop, reason} -> {:stop, reason}
     end
+  end
+
+  defp init_handler(module, argument) do
+    if exported?(module, :init, 1),
+      do: Private.call(fn -> module.init(argument) end),
+      else: {:ok, argument}
   end
 
   defp begin(state, handler, lsn) do
@@ -92,9 +98,21 @@ defmodule Causeway.Postgres.WAL.Consumer do
 
   @impl true
   def terminate(reason, state) do
+    Private.flush()
     Counters.put(state.counters, :acked, state.acked)
-    if exported?(state.module, :terminate, 2), do: state.module.terminate(reason, state.state)
+
+    if exported?(state.module, :terminate, 2),
+      do: Private.call(fn -> state.module.terminate(reason, state.state) end)
   end
+
+  @impl true
+  def format_status(_reason, [_dictionary, state]), do: short(state)
+  def format_status(status), do: Private.status(status, &short/1)
+
+  defp short(%__MODULE__{} = state),
+    do: Map.take(state, [:module, :ref, :handed, :acked, :told, :time])
+
+  defp short(other), do: other
 
   defp exported?(module, name, arity), do: function_exported?(module, name, arity)
 
@@ -146,7 +164,7 @@ defmodule Causeway.Postgres.WAL.Consumer do
 
   defp call(state, name, argument, default) do
     if exported?(state.module, name, 2),
-      do: apply(state.module, name, [argument, state.state]),
+      do: Private.call(fn -> apply(state.module, name, [argument, state.state]) end),
       else: default.()
   end
 
@@ -273,7 +291,7 @@ defmodule Causeway.Postgres.WAL.Consumer do
 
   # Of a part, which cannot be confirmed, `lsn` is nil. What can be, the handler may confirm before it returns, too.
   defp hand(callback, what, nil, _block, state) do
-    case apply(state.module, callback, [what, state.state]) do
+    case Private.call(fn -> apply(state.module, callback, [what, state.state]) end) do
       {ack, handler} when ack in [:ack, :noack] -> {:ok, %{state | state: handler}}
       {:ack, lsn, handler} -> {:ok, acknowledge(%{state | state: handler}, lsn)}
       {:stop, reason, handler} -> {:stop, reason, %{state | state: handler}}
@@ -284,7 +302,7 @@ defmodule Causeway.Postgres.WAL.Consumer do
     Counters.put(state.counters, :handed, lsn)
     time = block.commit_time || state.time
 
-    case apply(state.module, callback, [what, state.state]) do
+    case Private.call(fn -> apply(state.module, callback, [what, state.state]) end) do
       {:ack, handler} ->
         {:ok, %{state | state: handler, handed: lsn, acked: lsn, time: time}}
 
@@ -340,7 +358,7 @@ defmodule Causeway.Postgres.WAL.Consumer do
   defp decoder(%{options: options} = state) do
     types = Types.new(types_options(options))
     fetch = &fetch(state.secret, &1)
-    codec = fn columns, why -> codec(types, columns, why, fetch) end
+    codec = fn columns, why, lenient -> codec(types, columns, why, lenient, fetch) end
     Decoder.new(codec, options.decode_binary)
   end
 
@@ -349,15 +367,17 @@ defmodule Causeway.Postgres.WAL.Consumer do
       if(options.json == :default, do: [], else: [json: options.json])
   end
 
-  defp codec(types, columns, nil, fetch), do: Types.relation(types, columns, fetch)
+  defp codec(types, columns, nil, lenient, fetch),
+    do: Types.relation(types, columns, fetch, lenient)
 
-  defp codec(types, columns, :forget, fetch) do
+  defp codec(types, columns, :forget, lenient, fetch) do
     Types.forget(types)
-    codec(types, columns, nil, fetch)
+    codec(types, columns, nil, lenient, fetch)
   end
 
-  defp codec(types, columns, {:unknown_type, oid}, fetch) do
-    with {:ok, _} <- Types.lookup(types, [oid], fetch), do: codec(types, columns, nil, fetch)
+  defp codec(types, columns, {:unknown_type, oid}, lenient, fetch) do
+    with {:ok, _} <- Types.lookup(types, [oid], fetch),
+         do: codec(types, columns, nil, lenient, fetch)
   end
 
   # Types that are not the server's own are rare, and are looked up once: not worth a connection that stays.

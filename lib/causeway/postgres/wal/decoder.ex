@@ -24,6 +24,9 @@ defmodule Causeway.Postgres.WAL.Decoder do
     streamed: %{},
     # %{oid => plan} of tables with json, of both
     plans: %{},
+    # Types that records were found to hold and that were looked up; nil, or which of them are not there (see renew/2)
+    asked: [],
+    lenient: nil,
     # Entries and plans by description, as each streamed transaction brings all of its own.
     made: %{}
   ]
@@ -38,10 +41,15 @@ defmodule Causeway.Postgres.WAL.Decoder do
 
   @typedoc """
   A codec for a relation's columns. With an OID, a record was found to hold that type, which was not known; with `:forget`,
-  a value was not of the type that it was thought to be.
+  a value was not of the type that it was thought to be. The last argument is that of `Types.relation/4`.
   """
   @type codec ::
-          ([Types.column()], nil | :forget | {:unknown_type, non_neg_integer} ->
+          ([Types.column()],
+           nil
+           | :forget
+           | {:unknown_type, non_neg_integer},
+           [non_neg_integer]
+           | nil ->
              {:ok, Codec.t() | nil} | {:error, term})
 
   @type block :: %{
@@ -63,7 +71,7 @@ defmodule Causeway.Postgres.WAL.Decoder do
   @spec new(codec | nil, :copy | :reference) :: %__MODULE__{}
   def new(codec, binaries) do
     text = :causeway_nif.pg_codec_compile([], [], [binaries])
-    %__MODULE__{text: text, codec: codec || fn _, _ -> {:ok, nil} end}
+    %__MODULE__{text: text, codec: codec || fn _, _, _ -> {:ok, nil} end}
   end
 
   @doc """
@@ -74,7 +82,7 @@ defmodule Causeway.Postgres.WAL.Decoder do
   def decode(decoder, frame) do
     with {:error, reason} <- decode(decoder, frame, {1, 0}, []),
          {:ok, decoder} <- renew(decoder, reason),
-         do: decode(decoder, frame, {1, 0}, [])
+         do: decode(decoder, frame)
   end
 
   defp decode(decoder, frame, {block, message}, blocks) do
@@ -221,25 +229,36 @@ defmodule Causeway.Postgres.WAL.Decoder do
   end
 
   defp make(decoder, relation, why) do
-    with {:ok, codec} <- decoder.codec.(for(c <- relation.columns, do: {c.type, c.modifier}), why) do
+    columns = for c <- relation.columns, do: {c.type, c.modifier}
+
+    with {:ok, codec} <- decoder.codec.(columns, why, decoder.lenient) do
       {names, layout} = layout(relation)
       ref = if codec, do: codec.ref, else: decoder.text
       {:ok, {{ref, relation, names, layout}, plan(relation, codec)}}
     end
   end
 
-  # Types may be altered, and made, behind our back.
-  defp renew(decoder, reason) do
-    case reason do
-      {:unknown_type, _} -> renew_all(%{decoder | made: %{}}, reason)
-      :emalformed -> renew_all(%{decoder | made: %{}}, :forget)
-      _ -> {:error, reason}
+  # Types may be altered, made and dropped behind our back, or between the writing of the log and its reading. Each step is
+  # taken once: a type is looked up, it is not there; types are looked up again, and what does not fit even so is decoded
+  # by what it says itself.
+  defp renew(%{asked: asked, lenient: lenient} = decoder, {:unknown_type, oid} = reason) do
+    decoder = %{decoder | made: %{}}
+
+    cond do
+      oid not in asked -> renew_all(%{decoder | asked: [oid | asked]}, reason)
+      oid not in (lenient || []) -> renew_all(%{decoder | lenient: [oid | lenient || []]}, nil)
+      true -> {:error, reason}
     end
   end
 
+  defp renew(%{lenient: nil} = decoder, :emalformed),
+    do: renew_all(%{decoder | made: %{}, lenient: []}, :forget)
+
+  defp renew(_decoder, reason), do: {:error, reason}
+
   # Those that came with this frame are not known yet; asking for no columns is for them.
   defp renew_all(decoder, why) do
-    with {:ok, _} <- decoder.codec.([], why),
+    with {:ok, _} <- decoder.codec.([], why, decoder.lenient),
          {:ok, session, known} <- renew(decoder, decoder.session, decoder.known, why),
          {:ok, stream, streamed} <- renew(decoder, decoder.stream, decoder.streamed, why) do
       {:ok,

@@ -13,12 +13,16 @@ defmodule Causeway.Postgres.WAL.Error do
     * `{:slot_of_another_kind, slot, what}` - it is physical, or of another output plugin or database
     * `{:publication_missing, names}` - changes of tables cannot be told without
     * `{:publication_too_new, names}` - the publication is younger than what is to be read with it
+    * `{:ahead, lsn, flushed}` - the position to begin after, of `:start_lsn` or the handler's `init/1`, is beyond the
+      end of the server's log: it is one of another server, or of this one before it was restored from a copy
     * `{:spill, message}` - a streamed transaction could not be kept in a file; it is read again without streaming
     * `{:protocol, message}` - the server sent what cannot be understood
     * `{:decode, reason}` - a value is not of the type that its column has
     * `{:unsupported, message}` - by this release of the server
     * `{:ended, message}` - the port program has
   """
+
+  alias Causeway.Postgres.LSN
 
   defexception [:reason]
 
@@ -51,6 +55,12 @@ defmodule Causeway.Postgres.WAL.Error do
   defp format({:publication_too_new, names}) do
     "publication #{list(names)} was made, or made again, after changes that are still to be read, which the server " <>
       "cannot tell with it. A new slot can: see on_slot_lost"
+  end
+
+  defp format({:ahead, lsn, flushed}) do
+    "the position to begin after, #{LSN.to_string(lsn)}, is beyond the end of the server's log, #{LSN.to_string(flushed)}: " <>
+      "it is of another server, or of this one before it was restored. Begun there, all up to it would be missed. Bring " <>
+      "what depends on it in order, and begin without a position"
   end
 
   defp format({:spill, message}), do: message

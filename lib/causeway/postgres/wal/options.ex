@@ -76,6 +76,9 @@ defmodule Causeway.Postgres.WAL.Options do
       {:positive, 10_000,
        "milliseconds after which the server is told the position again, at most; a third of its " <>
          "`wal_sender_timeout`, if that is less."},
+    silence_timeout:
+      {:timeout, 60_000,
+       "milliseconds, or `:infinity`, after which a server that says nothing, though it was asked, counts as lost."},
     backoff_min: {:positive, 200, "milliseconds before the first attempt to connect again."},
     backoff_max:
       {:positive, 30_000,
@@ -144,6 +147,8 @@ defmodule Causeway.Postgres.WAL.Options do
   defp check!(_name, :string, value) when is_binary(value) and value != "", do: value
   defp check!(_name, :boolean, value) when is_boolean(value), do: value
   defp check!(_name, :positive, n) when is_integer(n) and n > 0, do: n
+  defp check!(_name, :timeout, :infinity), do: :infinity
+  defp check!(_name, :timeout, n) when n in 1..0xFFFFFFFF, do: n
   defp check!(_name, :lsn, lsn) when LSN.is_lsn(lsn), do: lsn
   defp check!(_name, :json, module) when is_atom(module), do: module
 
@@ -220,6 +225,7 @@ defmodule Causeway.Postgres.WAL.Options do
   defp expected(:string, got), do: "expected a string, got #{inspect(got)}"
   defp expected(:boolean, got), do: "expected true or false, got #{inspect(got)}"
   defp expected(:positive, got), do: "expected a positive integer, got #{inspect(got)}"
+  defp expected(:timeout, got), do: "expected milliseconds or :infinity, got #{inspect(got)}"
   defp expected(:dir, got), do: "expected a folder, got #{inspect(got)}"
   defp expected(:json, got), do: "expected a module, got #{inspect(got)}"
 

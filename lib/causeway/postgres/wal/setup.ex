@@ -47,7 +47,9 @@ defmodule Causeway.Postgres.WAL.Setup do
   @spec run(WAL.Options.t(), Causeway.Postgres.Options.t(), past, pid, (term -> any)) ::
           {:ok, ready} | {:error, Exception.t()}
   def run(options, connection, past, owner, slow) do
-    with {:ok, client} <- Client.open(connection, [{"replication", "database"}]) do
+    pairs = [{"replication", "database"}]
+
+    with {:ok, client} <- Client.open(connection, pairs, options.silence_timeout) do
       case prepare(client, options, past, slow) do
         {:ok, ready} ->
           {:ok, Map.merge(ready, %{port: Client.give(client, owner), id: client.id + 1})}
@@ -65,9 +67,12 @@ defmodule Causeway.Postgres.WAL.Setup do
          {:ok, server, flushed} <- Timeline.identify(client),
          {:ok, limit} <- Timeline.common(past.server, server, flushed),
          :ok <- Publication.prepare(client, options),
-         {:ok, slot} <- Slot.prepare(client, options, past.slot, slow),
-         {:ok, interval} <- interval(client, options) do
-      start = max(min(past.acked, limit), slot.confirmed)
+         {:ok, interval} <- interval(client, options),
+         wanted = min(past.acked, limit),
+         :ok <- Timeline.check(wanted, flushed),
+         # The last, as the next statement would end the snapshot.
+         {:ok, slot} <- Slot.prepare(client, options, past.slot, slow) do
+      start = max(wanted, slot.confirmed)
 
       {:ok,
        %{

@@ -17,7 +17,7 @@ defmodule Causeway.Postgres.WAL.Source do
 
   use GenServer
   alias Causeway.Postgres.{Error, Protocol, WAL}
-  alias Causeway.Postgres.WAL.{Consumer, Counters, Events, Rates, Setup, Slot}
+  alias Causeway.Postgres.WAL.{Consumer, Counters, Events, Private, Rates, Refusal, Setup, Slot}
 
   # A stream that lasted so long was a good one: attempts begin anew with the shortest pause.
   @good_ms 1_000
@@ -97,6 +97,7 @@ defmodule Causeway.Postgres.WAL.Source do
   def terminate(_reason, state) do
     Counters.put(state.counters, :stopping, 1)
     stop_consumer(state)
+    Private.flush()
     if state.setup, do: Process.exit(state.setup, :kill)
     if state.port, do: leave(state)
   end
@@ -134,6 +135,7 @@ defmodule Causeway.Postgres.WAL.Source do
     receive do
       {^port, {:data, <<?A, state, _::binary>>}} when state != 0 -> :ok
       {^port, {:exit_status, _}} -> :ok
+      {:EXIT, ^port, _} -> :ok
     after
       @end_ms -> :ok
     end
@@ -221,12 +223,24 @@ defmodule Causeway.Postgres.WAL.Source do
   end
 
   def handle_info({port, {:exit_status, n}}, %{port: port} = state) do
-    error = state.farewell || %WAL.Error{reason: {:ended, Protocol.exit_reason(n)}}
-    {:noreply, disconnect(%{state | port: nil}, error)}
+    {:noreply, program_ended(state, Protocol.exit_reason(n))}
   end
+
+  # What is written to a program that has just died ends the port, and there is no status then.
+  def handle_info({:EXIT, port, reason}, %{port: port} = state),
+    do: {:noreply, program_ended(state, "the port program has ended (#{inspect(reason)})")}
+
+  # Of a write to a program that is dead already: then no exit status comes.
+  def handle_info({:EXIT, port, _}, %{port: port} = state),
+    do: {:noreply, disconnect(%{state | port: nil}, state.farewell || lost())}
 
   # What is of an earlier connection, and the ends of ports and processes that are known of.
   def handle_info(_, state), do: {:noreply, state}
+
+  defp program_ended(state, why) do
+    error = state.farewell || %WAL.Error{reason: {:ended, why}}
+    disconnect(%{state | port: nil}, error)
+  end
 
   defp take_frame(frame, state) do
     Consumer.frame(state.consumer, state.ref, frame)
@@ -286,7 +300,7 @@ defmodule Causeway.Postgres.WAL.Source do
 
   # PostgreSQL 18 goes on without a publication that was dropped, and leaves out what it has published.
   defp take_event({:notice, fields}, state) do
-    if state.phase == :streaming and (fields[:message] || "") =~ "skipped loading publication",
+    if state.phase == :streaming and Refusal.publication_skipped?(fields),
       do:
         disconnect(state, %WAL.Error{reason: {:publication_missing, state.options.publication}}),
       else: state
@@ -359,12 +373,16 @@ defmodule Causeway.Postgres.WAL.Source do
         credit: options.buffer_bytes,
         spool: options.spool_bytes,
         interval: ready.interval,
+        patience: patience(options.silence_timeout),
         dir: options.spool_dir
       })
 
     command(state, body)
     %{state | phase: :starting}
   end
+
+  defp patience(:infinity), do: 0
+  defp patience(ms), do: ms
 
   # Positions are good up to the limit only.
   defp tell_rewound(%{ready: %{limit: limit}} = state) when state.handed <= limit, do: state
@@ -414,32 +432,10 @@ defmodule Causeway.Postgres.WAL.Source do
     Consumer.disconnected(state.consumer, state.ref)
     good? = state.phase == :streaming and now() - state.since >= @good_ms
     state = if good?, do: %{state | backoff: 0}, else: state
-    error = known(error, state)
+    error = Refusal.known(error, state.options, state.error)
     streaming = not match?(%{reason: {:spill, _}}, error)
     failed(%{state | port: nil, phase: :draining, streaming: streaming}, error)
   end
-
-  # What the server says in words of its own. A publication that the stream misses twice, and that was there when the
-  # stream began, is one that was made later than what is to be read.
-  defp known(%Error{postgres: %{code: :undefined_object, message: message}} = error, state) do
-    names = state.options.publication
-
-    cond do
-      not (message =~ "publication") -> error
-      publication?(state.error) -> %WAL.Error{reason: {:publication_too_new, names}}
-      true -> %WAL.Error{reason: {:publication_missing, names}}
-    end
-  end
-
-  defp known(%Error{postgres: %{code: :object_in_use}}, state),
-    do: %WAL.Error{reason: {:slot_in_use, state.options.slot, nil}}
-
-  defp known(error, _state), do: error
-
-  defp publication?(%WAL.Error{reason: {what, _}}),
-    do: what in [:publication_missing, :publication_too_new]
-
-  defp publication?(_), do: false
 
   # The pause that comes now, and what the next attempt has to know.
   defp failed(state, error) do
@@ -534,7 +530,13 @@ defmodule Causeway.Postgres.WAL.Source do
 
   defp now, do: System.monotonic_time(:millisecond)
 
-  # Of what may be long: frames, and what the handler makes of it is not here.
   @impl true
-  def format_status(_reason, [_dictionary, state]), do: %{state | ready: nil}
+  def format_status(_reason, [_dictionary, state]), do: short(state)
+  def format_status(status), do: Private.status(status, &short/1)
+
+  defp short(%__MODULE__{options: options} = state),
+    do: state |> info() |> Map.put(:handler, elem(options.handler, 0))
+
+  # What it was to begin with.
+  defp short(_), do: :not_shown
 end

@@ -4,7 +4,7 @@ defmodule Causeway.Postgres.WAL.Timeline do
   # the next timeline; what the old primary had written after that point is in another log. So a position is good for
   # another timeline only up to where the two part.
 
-  alias Causeway.Postgres.LSN
+  alias Causeway.Postgres.{LSN, WAL}
   alias Causeway.Postgres.WAL.Client
 
   @typedoc """
@@ -49,6 +49,14 @@ defmodule Causeway.Postgres.WAL.Timeline do
         {:ok, lsn} <- [LSN.parse(lsn)],
         do: {timeline, lsn}
   end
+
+  @doc """
+  Whether a log up to `flushed` has a position. Asked for one that it has not, the server would take all before it for
+  confirmed, and never send what is written there.
+  """
+  @spec check(LSN.t(), LSN.t()) :: :ok | {:error, Exception.t()}
+  def check(lsn, flushed) when lsn <= flushed, do: :ok
+  def check(lsn, flushed), do: {:error, %WAL.Error{reason: {:ahead, lsn, flushed}}}
 
   @doc """
   Up to where positions of the server before are good for this one, which has a log up to `flushed`.
