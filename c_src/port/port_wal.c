@@ -44,6 +44,7 @@ struct wal {
     uint64_t told;    /* what the server was told is confirmed */
     int64_t told_at;
     int64_t tell_at;     /* when to tell it again at the latest */
+    int64_t asked_at;    /* for an answer */
     uint32_t unanswered; /* how often it was asked since it last said something */
     int64_t report_at;
     bool resting; /* in a replay, until the loop has been round */
@@ -112,6 +113,8 @@ static void tell_server(struct port *port, struct wal *w, bool ask) {
     }
     w->told = w->report.confirmed = confirmed;
     w->told_at = port_now();
+    if (ask)
+        w->asked_at = w->told_at;
     w->tell_at = w->told_at + w->interval;
     w->news = true;
     port_flush(port);
@@ -337,7 +340,8 @@ static int64_t wake(const struct port *port) {
     return w->news && w->report_at < w->tell_at ? w->report_at : w->tell_at;
 }
 
-/* What is not listened to may well have said something. */
+/* What is not listened to may well have said something. Questions are counted, not the time, as
+ * this program may have been stopped meanwhile; only those that were asked an interval apart. */
 static bool is_silent(struct port *port, struct wal *w) {
     if (!has_credit(w) || !port_may_go_on(port))
         w->unanswered = 0;
@@ -347,10 +351,11 @@ static bool is_silent(struct port *port, struct wal *w) {
 static void keep_time(struct port *port) {
     struct wal *w = port->work;
     int64_t now = port_now();
-    if (now >= w->tell_at && is_silent(port, w))
-        port_end(port, "lost", "the server has not answered for too long");
+    bool ask = now - w->asked_at >= w->interval;
+    if (now >= w->tell_at && ask && is_silent(port, w))
+        port_end(port, "silent", "the server has not answered for too long");
     else if (now >= w->tell_at)
-        tell_server(port, w, true);
+        tell_server(port, w, ask);
     if (!w->news || now < w->report_at || port->leaving)
         return;
     cw_assembly_info(w->assembly, &w->report.assembly);

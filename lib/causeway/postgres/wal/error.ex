@@ -15,6 +15,7 @@ defmodule Causeway.Postgres.WAL.Error do
     * `{:publication_too_new, names}` - the publication is younger than what is to be read with it
     * `{:ahead, lsn, flushed}` - the position to begin after, of `:start_lsn` or the handler's `init/1`, is beyond the
       end of the server's log: it is one of another server, or of this one before it was restored from a copy
+    * `{:silent, ms}` - the server did not answer for so long: see `:silence_timeout`
     * `{:spill, message}` - a streamed transaction could not be kept in a file; it is read again without streaming
     * `{:protocol, message}` - the server sent what cannot be understood
     * `{:decode, reason}` - a value is not of the type that its column has
@@ -61,6 +62,11 @@ defmodule Causeway.Postgres.WAL.Error do
     "the position to begin after, #{LSN.to_string(lsn)}, is beyond the end of the server's log, #{LSN.to_string(flushed)}: " <>
       "it is of another server, or of this one before it was restored. Begun there, all up to it would be missed. Bring " <>
       "what depends on it in order, and begin without a position"
+  end
+
+  defp format({:silent, ms}) do
+    "the server has not answered for #{ms} ms, so the connection is taken for lost. A server that reads much of its log " <>
+      "without anything to send may be silent as long: see :silence_timeout"
   end
 
   defp format({:spill, message}), do: message

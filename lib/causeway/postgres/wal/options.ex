@@ -78,7 +78,8 @@ defmodule Causeway.Postgres.WAL.Options do
          "`wal_sender_timeout`, if that is less."},
     silence_timeout:
       {:timeout, 60_000,
-       "milliseconds, or `:infinity`, after which a server that says nothing, though it was asked, counts as lost."},
+       "milliseconds, or `:infinity`, after which a server that says nothing, though it was asked, counts as lost. It is given " <>
+         "twice as long after each such loss, until it gets further: one that has nothing to send may need the time."},
     backoff_min: {:positive, 200, "milliseconds before the first attempt to connect again."},
     backoff_max:
       {:positive, 30_000,

@@ -17,7 +17,18 @@ defmodule Causeway.Postgres.WAL.Source do
 
   use GenServer
   alias Causeway.Postgres.{Error, Protocol, WAL}
-  alias Causeway.Postgres.WAL.{Consumer, Counters, Events, Private, Rates, Refusal, Setup, Slot}
+
+  alias Causeway.Postgres.WAL.{
+    Consumer,
+    Counters,
+    Events,
+    Patience,
+    Private,
+    Rates,
+    Refusal,
+    Setup,
+    Slot
+  }
 
   # A stream that lasted so long was a good one: attempts begin anew with the shortest pause.
   @good_ms 1_000
@@ -42,6 +53,8 @@ defmodule Causeway.Postgres.WAL.Source do
     # What the program has said of the stream
     :report,
     :rates,
+    # With a server that is silent
+    :patience,
     phase: :connecting,
     detail: nil,
     slot: :unknown,
@@ -80,7 +93,8 @@ defmodule Causeway.Postgres.WAL.Source do
           counters: counters,
           acked: lsn,
           handed: lsn,
-          rates: Rates.new()
+          rates: Rates.new(),
+          patience: Patience.new(options.silence_timeout)
         }
 
         {:ok, state, {:continue, :connect}}
@@ -292,6 +306,11 @@ defmodule Causeway.Postgres.WAL.Source do
   defp take_event({:closed, :spill, message}, state),
     do: %{state | farewell: %WAL.Error{reason: {:spill, message}}, streaming: false}
 
+  defp take_event({:closed, :silent, _message}, %{patience: patience} = state) do
+    error = %WAL.Error{reason: {:silent, patience.ms}}
+    %{state | farewell: error, patience: Patience.lost(patience, info(state).confirmed_lsn)}
+  end
+
   defp take_event({:closed, why, message}, state) when why in [:wal, :protocol],
     do: %{state | farewell: %WAL.Error{reason: {:protocol, message}}}
 
@@ -373,16 +392,13 @@ defmodule Causeway.Postgres.WAL.Source do
         credit: options.buffer_bytes,
         spool: options.spool_bytes,
         interval: ready.interval,
-        patience: patience(options.silence_timeout),
+        patience: Patience.ms(state.patience),
         dir: options.spool_dir
       })
 
     command(state, body)
     %{state | phase: :starting}
   end
-
-  defp patience(:infinity), do: 0
-  defp patience(ms), do: ms
 
   # Positions are good up to the limit only.
   defp tell_rewound(%{ready: %{limit: limit}} = state) when state.handed <= limit, do: state

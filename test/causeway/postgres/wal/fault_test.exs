@@ -108,12 +108,40 @@ defmodule Causeway.Postgres.WAL.FaultTest do
 
     StallProxy.stall(proxy)
     assert %{error: error} = receive_event(:disconnected, 20_000)
-    assert Exception.message(error) =~ "not answered"
+    assert error == %WAL.Error{reason: {:silent, 1_000}}
+    assert Exception.message(error) =~ "not answered for 1000 ms"
     insert!(context, 2)
     StallProxy.cut(proxy)
     StallProxy.resume(proxy)
     receive_event(:connected, 20_000)
     assert id(next(20_000)) == 2
+  end
+
+  test "confirmations that find no answer are not taken for many questions", context do
+    {:ok, proxy} = StallProxy.start_link(context.options[:port])
+    options = Keyword.put(context.options, :port, StallProxy.port(proxy))
+
+    wal =
+      start_wal!(context,
+        connection: options,
+        answer: :noack,
+        status_interval: 600,
+        silence_timeout: 4_800
+      )
+
+    for id <- 1..24, do: insert!(context, id)
+    transactions = for _ <- 1..24, do: next()
+    StallProxy.stall(proxy)
+
+    for transaction <- transactions do
+      WAL.ack(wal, transaction)
+      Process.sleep(50)
+    end
+
+    assert %{connects: 1, status: :streaming} = WAL.info(wal)
+    StallProxy.resume(proxy)
+    eventually(fn -> slot(context).confirmed >= List.last(transactions).end_lsn end)
+    assert WAL.info(wal).connects == 1
   end
 
   test "a server that is silent before the stream has begun", context do

@@ -109,6 +109,28 @@ defmodule Causeway.Postgres.WAL.SecretsTest do
     WAL.stop(wal)
   end
 
+  # libpq repeats a part of what it cannot read.
+  test "connection strings that are wrong", context do
+    for url <- [
+          "postgres://u:#{@password}@localhost:port/x",
+          "postgres://u:#{@password}@[::1/x",
+          "postgres://u:#{@password}%zz@localhost/x",
+          "host=localhost password='#{@password}",
+          "host=localhost port=1 password=#{@password}"
+        ] do
+      try do
+        start_wal(context, connection: url)
+        %{error: error} = receive_event(:disconnected)
+
+        clean(Exception.message(error) <> inspect(error))
+      rescue
+        error in ArgumentError -> clean(Exception.message(error))
+      end
+    end
+
+    clean(logged(""))
+  end
+
   defp clean(text) do
     for secret <- [@password, @row, @argument], text =~ secret do
       [before, _] = String.split(text, secret, parts: 2)
