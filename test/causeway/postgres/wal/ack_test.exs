@@ -260,6 +260,7 @@ defmodule Causeway.Postgres.WAL.AckTest do
 
     Process.flag(:trap_exit, true)
     {:ok, wal} = WAL.start_link(wal_options(context, answer: crash))
+    receive_event(:connected)
     for id <- 1..2, do: insert!(context, id)
     assert_receive {:EXIT, ^wal, {:shutdown, :enough}}, 10_000
     assert [1, 2] = for(_ <- 1..2, do: id(next()))
