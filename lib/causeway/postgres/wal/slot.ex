@@ -18,9 +18,16 @@ defmodule Causeway.Postgres.WAL.Slot do
   @spec prepare(Client.t(), WAL.Options.t(), atom, (term -> any)) ::
           {:ok, %{confirmed: LSN.t(), created: created | nil}} | {:error, Exception.t()}
   def prepare(client, options, past, slow) do
-    with {:ok, found} <- find(client, options.slot),
-         do: decide(found, client, options, past, slow)
+    with {:ok, found} <- find(client, options.slot) do
+      if found == nil and standby?(client),
+        do: error({:standby, options.slot}),
+        else: decide(found, client, options, past, slow)
+    end
   end
+
+  # It may become the primary and have the slot then, or is only in the way of the one that has it.
+  defp standby?(client),
+    do: List.keyfind(client.facts[:parameters], "in_hot_standby", 0) == {"in_hot_standby", "on"}
 
   defp decide(nil, client, %{temporary: true} = options, _past, slow),
     do: create(client, options, slow)
