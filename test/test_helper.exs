@@ -16,6 +16,9 @@ IO.puts("Optional integrations: #{names.(present)}; not here: #{names.(absent)}"
 no_postgres = Causeway.PostgresServer.missing()
 if no_postgres, do: IO.puts("Tests with a PostgreSQL server are left out: #{no_postgres}")
 
+# Where no dependency has it started, nothing has.
+{:ok, _} = Application.ensure_all_started(:logger)
+
 ExUnit.start(
   formatters: [ExUnit.CLIFormatter, Causeway.CountFormatter],
   exclude:

@@ -44,6 +44,13 @@ bool pg_may_spend(struct pg_encode *e, size_t n) {
     return n <= e->limit - e->n || fail(e, CW_EBUDGET);
 }
 
+static bool spend(struct pg_encode *e, size_t n) {
+    if (!pg_may_spend(e, n))
+        return false;
+    e->limit -= n;
+    return true;
+}
+
 bool pg_put_bytes(struct pg_encode *e, const void *p, size_t n) {
     if (!pg_reserve(e, n))
         return false;
@@ -96,6 +103,8 @@ void pg_refuse(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM rea
 }
 
 bool pg_put(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM term) {
+    if (enif_is_map(e->env, term) && !spend(e, PG_STRUCT_BYTES))
+        return false;
     if (e->depth >= PG_DEPTH_MOST)
         return PG_REFUSE(e, node, too_deep, term);
     e->depth++;

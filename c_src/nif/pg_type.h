@@ -114,6 +114,7 @@ bool pg_reserve(struct pg_encode *e, size_t n);
 /* Before what takes as long as to write `n` bytes. False: too long for this scheduler. */
 bool pg_may_spend(struct pg_encode *e, size_t n);
 #define PG_ANY_TIME (SIZE_MAX / 2) /* nobody knows how long: for dirty schedulers only */
+#define PG_STRUCT_BYTES 24u        /* what it takes to read a struct, beside what is written */
 
 bool pg_put_bytes(struct pg_encode *e, const void *p, size_t n);
 bool pg_put8(struct pg_encode *e, uint8_t v);

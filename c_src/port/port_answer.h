@@ -51,7 +51,9 @@ void port_answer_error(struct port *port, const PGresult *res);
 /* The same of one that was told to stop, and is done all the same, but not all of its rows were
  * answered. Closes those that were. */
 void port_answer_stopped(struct port *port);
-/* The same of what this program itself does not do. */
+/* {uncommitted, Why, Fields}: the transaction that a sync has ended, whose steps had not failed */
+void port_answer_uncommitted(struct port *port, const PGresult *res);
+/* {error, refused, Fields}: what this program itself does not do. */
 void port_answer_refusal(struct port *port, const char *message);
 /* {columns, [{Name, Type, TypeModifier, Table, Format}]} */
 void port_answer_columns(struct port *port, const PGresult *res);

@@ -281,6 +281,15 @@ static void serve(struct port *port, short ready) {
         port_lost(port, NULL);
 }
 
+/* A write that fails closes libpq's socket at times, and tells nobody: in the midst of a COPY nothing
+ * else would. */
+static void notice_loss(struct port *port) {
+    if (!port->conn || port->job->raw || port->leaving || PQstatus(port->conn) != CONNECTION_BAD)
+        return;
+    port->job->advance(port);
+    port_lost(port, NULL);
+}
+
 /* ---- the loop ---- */
 
 /* That the other end is gone, where the system tells it of one that still has something to say. */
@@ -374,6 +383,7 @@ static void turn(struct port *port) {
         serve(port, fds[SOCKET].revents);
     if (fds[STDIN].revents)
         read_requests(port);
+    notice_loss(port);
     tick(port);
     if (!port->nobody && !port_out_flush(&port->out, STDOUT_FILENO))
         owner_gone(port);

@@ -17,7 +17,7 @@
 /* Of events and of terms within answers. */
 #define PORT_REPLIES(X) \
     X(connected) X(failed) X(closed) X(notification) X(notice) X(parameters) \
-    X(described) X(columns) X(error) X(aborted) X(copying) X(taken) X(replicating) X(wal)
+    X(described) X(columns) X(error) X(uncommitted) X(aborted) X(copying) X(taken) X(replicating) X(wal)
 
 /* Of an error: who ended the statement. Of a failed connect and a closed connection: why. */
 #define PORT_REASONS(X) \

@@ -87,12 +87,20 @@ void port_answer_stopped(struct port *port) {
     record(port, &x);
 }
 
-void port_answer_error(struct port *port, const PGresult *res) {
+static void answer_failure(struct port *port, const char *what, const PGresult *res) {
     ei_x_buff x;
-    begin(&x, "error", 3);
+    begin(&x, what, 3);
     check(ei_x_encode_atom(&x, why(port, res)));
     fields(&x, res);
     record(port, &x);
+}
+
+void port_answer_error(struct port *port, const PGresult *res) {
+    answer_failure(port, "error", res);
+}
+
+void port_answer_uncommitted(struct port *port, const PGresult *res) {
+    answer_failure(port, "uncommitted", res);
 }
 
 void port_answer_refusal(struct port *port, const char *message) {

@@ -3,7 +3,7 @@
  *
  * Of each step but a sync the answer has one record that ends it: of rows and tag, described, error
  * or aborted. Before it may come records of columns and of rows. A simple step has as many as it
- * has statements, until one fails. */
+ * has statements, until one fails. A sync at which a transaction cannot be committed has one. */
 #include <poll.h>
 
 #include "port_answer.h"
@@ -15,6 +15,7 @@ struct run {
     bool headed;  /* the columns of the statement have been told */
     bool copying; /* a COPY that was not asked for as one is being ended */
     bool refused; /* it was, and its result is an error whatever the server says */
+    bool failed;  /* a step since the last sync */
     bool dropped; /* rows of the statement were left out, so its result is an error too */
     uint32_t credit;
     uint32_t max_rows;
@@ -213,13 +214,33 @@ static void take_end(struct port *port, struct run *run, PGresult *res) {
     run->headed = run->refused = run->dropped = false;
 }
 
+static bool is_at_sync(const struct run *run) {
+    return run->ops[run->at] == PORT_STEP_sync;
+}
+
 static void take_error(struct port *port, struct run *run, const PGresult *res) {
     port_rows_break(port);
     if (run->refused)
         port_answer_refusal(port, copy_out);
+    else if (is_at_sync(run))
+        port_answer_uncommitted(port, res);
     else
         port_answer_error(port, res);
     run->headed = run->refused = run->dropped = false;
+    run->failed = true;
+}
+
+/* An error of libpq's own making. What the server has done is not known, unless a step has failed
+ * and none that matters was to come. */
+static bool is_lost(const struct port *port, const PGresult *res) {
+    return PQstatus(port->conn) == CONNECTION_BAD && !PQresultErrorField(res, PG_DIAG_SQLSTATE);
+}
+
+static void take_loss(struct port *port, struct run *run, const PGresult *res) {
+    if (run->failed && run->at + 1 == run->n)
+        port_job_end(port);
+    else
+        port_lost(port, PQresultErrorMessage(res));
 }
 
 /* A COPY that was not asked for by its own request. In a pipeline, the server reads what follows as
@@ -262,7 +283,7 @@ static void take_result(struct port *port, struct run *run, PGresult *res) {
         refuse_copy(port, run, status);
         break;
     default:
-        take_error(port, run, res);
+        (is_lost(port, res) ? take_loss : take_error)(port, run, res);
     }
 }
 
@@ -277,7 +298,9 @@ static void finish(struct port *port, struct run *run) {
 
 /* The step `at` is done. */
 static void next_step(struct port *port, struct run *run) {
-    bool sync = run->ops[run->at++] == PORT_STEP_sync;
+    bool sync = is_at_sync(run);
+    run->at++;
+    run->failed &= !sync;
     if (run->at == run->n) {
         finish(port, run);
         return;
@@ -292,13 +315,13 @@ static void next_step(struct port *port, struct run *run) {
 static bool take_next(struct port *port, struct run *run) {
     PGresult *res = PQgetResult(port->conn);
     bool sync = res && PQresultStatus(res) == PGRES_PIPELINE_SYNC;
+    /* A sync at which the transaction fails has a result more, and is over after its own. */
+    bool more = !res && run->pipeline && is_at_sync(run) && PQstatus(port->conn) == CONNECTION_OK;
     if (res && !sync)
         take_result(port, run, res);
     PQclear(res);
-    if (sync || (!res && run->pipeline))
-        next_step(port, run);
-    else if (!res)
-        finish(port, run);
+    if (sync || (!res && !more))
+        (run->pipeline ? next_step : finish)(port, run);
     return port->work == run && !port->over && !port->leaving;
 }
 

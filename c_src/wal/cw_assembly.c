@@ -97,7 +97,7 @@ static void open_block(struct cw_assembly *a) {
 
 /* Adds a message of the transaction that goes into frames. When there are enough, those before it
  * leave; a transaction that fills a frame by itself leaves in parts. */
-static enum cw_err put(struct cw_assembly *a, struct cw_bytes head, struct cw_bytes rest) {
+static enum cw_err put_message(struct cw_assembly *a, struct cw_bytes head, struct cw_bytes rest) {
     if (!a->frame.open)
         open_block(a);
     cw_frame_add(&a->frame, head, rest);
@@ -169,14 +169,14 @@ static enum cw_err take_origin(struct cw_assembly *a, const struct cw_pg_origin 
 
 /* ---- streamed transactions ---- */
 
-static struct streamed *find(const struct cw_assembly *a, uint32_t xid) {
+static struct streamed *find_streamed(const struct cw_assembly *a, uint32_t xid) {
     struct streamed *s = a->streams;
     while (s && s->xid != xid)
         s = s->next;
     return s;
 }
 
-static void drop(struct cw_assembly *a, struct streamed *s) {
+static void drop_streamed(struct cw_assembly *a, struct streamed *s) {
     struct streamed **at = &a->streams;
     while (*at != s)
         at = &(*at)->next;
@@ -184,7 +184,7 @@ static void drop(struct cw_assembly *a, struct streamed *s) {
     free_streamed(a, s);
 }
 
-static enum cw_err keep(struct cw_assembly *a, uint32_t xid, struct streamed **out) {
+static enum cw_err new_streamed(struct cw_assembly *a, uint32_t xid, struct streamed **out) {
     struct streamed *s = cw_alloc(a->config.mem, sizeof *s);
     if (!s)
         return CW_ENOMEM;
@@ -196,13 +196,13 @@ static enum cw_err keep(struct cw_assembly *a, uint32_t xid, struct streamed **o
 }
 
 static enum cw_err take_stream_start(struct cw_assembly *a, const struct cw_pg_stream_start *m) {
-    struct streamed *s = find(a, m->xid);
+    struct streamed *s = find_streamed(a, m->xid);
     if (a->state != START)
         return refuse(a, "Stream Start within a transaction");
     if (!s != m->first)
         return refuse(a, m->first ? "a streamed transaction starts twice"
                                   : "a streamed transaction goes on that has not started");
-    if (!s && keep(a, m->xid, &s))
+    if (!s && new_streamed(a, m->xid, &s))
         return CW_ENOMEM;
     a->current = s;
     a->state = STREAM;
@@ -218,7 +218,7 @@ static enum cw_err take_stream_stop(struct cw_assembly *a) {
 }
 
 static enum cw_err take_stream_commit(struct cw_assembly *a, const struct cw_pg_commit *m) {
-    struct streamed *s = find(a, m->xid);
+    struct streamed *s = find_streamed(a, m->xid);
     if (a->state != START)
         return refuse(a, "Stream Commit within a transaction");
     if (!s)
@@ -234,13 +234,13 @@ static enum cw_err take_stream_commit(struct cw_assembly *a, const struct cw_pg_
 
 /* Of one that is not known there is nothing to drop. */
 static enum cw_err take_stream_abort(struct cw_assembly *a, const struct cw_pg_stream_abort *m) {
-    struct streamed *s = find(a, m->xid);
+    struct streamed *s = find_streamed(a, m->xid);
     if (a->state != START)
         return refuse(a, "Stream Abort within a transaction");
     if (s && m->subxid != m->xid)
         return cw_spool_abort(&s->spool, m->subxid);
     if (s)
-        drop(a, s);
+        drop_streamed(a, s);
     return CW_OK;
 }
 
@@ -272,14 +272,14 @@ enum cw_err cw_assembly_replay(struct cw_assembly *a) {
         if (!err && more && !record.n)
             return CW_OK;
         if (!err && more)
-            err = put(a, record, cw_bytes("", 0));
+            err = put_message(a, record, cw_bytes("", 0));
         if (err)
             return err;
     }
     if (more)
         return CW_OK;
     enum cw_err err = finish(a, a->end_lsn);
-    drop(a, a->current);
+    drop_streamed(a, a->current);
     a->current = NULL;
     return err;
 }
@@ -288,8 +288,9 @@ enum cw_err cw_assembly_replay(struct cw_assembly *a) {
 
 /* What of a message is delivered: without the xid, a relation with its arrival. `space` has room
  * for what stands in front. */
-static void cut(struct cw_assembly *a, struct cw_bytes s, bool streamed,
-                uint8_t space[CW_ARRIVAL + 1], struct cw_bytes *head, struct cw_bytes *rest) {
+static void split_message(struct cw_assembly *a, struct cw_bytes s, bool streamed,
+                          uint8_t space[CW_ARRIVAL + 1], struct cw_bytes *head,
+                          struct cw_bytes *rest) {
     size_t from = streamed ? 5 : 1, n = 0;
     if (s.p[0] == CW_PG_RELATION) {
         space[0] = CW_FRAME_RELATION;
@@ -319,16 +320,17 @@ static enum cw_err take_content(struct cw_assembly *a, struct cw_bytes s,
             return take_single(a, s, m->as.logical.lsn);
         return refuse(a, "a change outside of a transaction");
     }
-    cut(a, s, a->state == STREAM, space, &head, &rest);
+    split_message(a, s, a->state == STREAM, space, &head, &rest);
     if (a->state == TRANSACTION)
-        return put(a, head, rest);
+        return put_message(a, head, rest);
     struct cw_spool *spool = &a->current->spool;
     size_t memory = spool->memory;
     enum cw_err err = cw_spool_add(spool, m->xid, head, rest);
     return err || spool->memory == memory ? err : spill_some(a);
 }
 
-static enum cw_err take(struct cw_assembly *a, struct cw_bytes s, const struct cw_pg_message *m) {
+static enum cw_err take_message(struct cw_assembly *a, struct cw_bytes s,
+                                const struct cw_pg_message *m) {
     switch (m->type) {
     case CW_PG_BEGIN:
         return take_begin(a, &m->as.begin);
@@ -358,7 +360,7 @@ enum cw_err cw_assembly_feed(struct cw_assembly *a, struct cw_bytes message) {
         a->what = cw_err_sentence(err);
         return err;
     }
-    return take(a, message, &m);
+    return take_message(a, message, &m);
 }
 
 void cw_assembly_keepalive(struct cw_assembly *a, uint64_t wal_end) {
@@ -387,7 +389,7 @@ const char *cw_assembly_check(const struct cw_assembly *a) {
     const struct cw_positions *p = &a->positions;
     if ((a->state == STREAM || a->state == REPLAY) != (a->current != NULL))
         return "a current stream outside of streams";
-    if (a->current && find(a, a->current->xid) != a->current)
+    if (a->current && find_streamed(a, a->current->xid) != a->current)
         return "the current stream is not kept";
     if (a->state == START && a->frame.open)
         return "an open block outside of transactions";

@@ -28,6 +28,7 @@ defmodule Causeway.Postgres do
   """
 
   alias Causeway.Postgres.{
+    CallOptions,
     Connection,
     Copy,
     CopyIn,
@@ -35,6 +36,7 @@ defmodule Causeway.Postgres do
     Events,
     Listeners,
     Pipeline,
+    Protocol,
     Query,
     Request,
     Result,
@@ -84,7 +86,7 @@ defmodule Causeway.Postgres do
     session = Session.fetch(conn)
 
     with {:ok, %{ended: [{:parameters, list}]}} <-
-           Request.call(session, Causeway.Postgres.Protocol.info(), timeout(session, opts)),
+           Request.call(session, Protocol.info(), timeout(session, opts)),
          do: {:ok, Map.new(list)}
   end
 
@@ -117,7 +119,7 @@ defmodule Causeway.Postgres do
 
   @doc """
   Runs any number of statements without parameters, as psql would, and returns their results. Values are the server's
-  texts. Unless they begin transactions themselves, they are one.
+  texts. Unless they begin transactions themselves, they are one; what they begin they have to end.
   """
   @spec script(conn, iodata, keyword) :: {:ok, [Result.t()]} | {:error, error}
   def script(conn, sql, opts \\ []) do
@@ -177,13 +179,18 @@ defmodule Causeway.Postgres do
   Runs statements in one round trip (and one before it, for those that are run for the first time). Each is SQL, or
   `{sql, params}`, or `{query, params}`.
 
-  They are one transaction: `{:ok, results}`, or an error, whose `:step` says which one it was, and nothing is done.
+  Statements with parameters are described first, and so cannot need what an earlier one of the same pipeline makes;
+  those without parameters may.
+
+  They are one transaction: `{:ok, results}`, or an error, whose `:step` says which one it was (nil: all
+  could be run, but not committed), and nothing is done.
   (Inside `transaction/3`, that has failed then.) With `transaction: false`, each is one by itself, and the result is
   `{:ok, list}` of `{:ok, result}` and `{:error, error}`.
   """
   @spec pipeline(conn, [String.t() | {String.t() | Query.t(), [term]}], keyword) ::
           {:ok, [Result.t()] | [{:ok, Result.t()} | {:error, error}]} | {:error, error}
   def pipeline(conn, statements, opts \\ []) do
+    CallOptions.check!(opts, [:transaction])
     session = Session.fetch(conn)
     session |> Pipeline.run(statements, opts) |> look_at(session)
   end
@@ -202,15 +209,19 @@ defmodule Causeway.Postgres do
   is `{:error, reason}`; so it is, with an `Error`, when it cannot be committed. After a statement has failed, nothing can be
   committed; but a transaction inside this one is a savepoint, and what fails there undoes no more than that.
 
-  Others wait for the connection until it ends. When the process dies, it is rolled back.
+  Others wait for the connection until it ends. When the process dies, it is rolled back. A statement that begins or ends
+  a transaction by itself is refused, after it was run: outside, what it began is rolled back; inside, the transaction has
+  ended with it.
 
   Options: `:timeout` of the statements that begin and end it; `:isolation` (`:serializable`, `:repeatable_read`,
   `:read_committed`), `:read_only`, `:deferrable`.
   """
   @spec transaction(conn, (conn -> result), keyword) :: {:ok, result} | {:error, term}
         when result: term
-  def transaction(conn, fun, opts \\ []) when is_function(fun, 1),
-    do: conn |> Session.fetch() |> Transaction.run(fun, opts)
+  def transaction(conn, fun, opts \\ []) when is_function(fun, 1) do
+    CallOptions.check!(Keyword.take(opts, [:timeout]))
+    conn |> Session.fetch() |> Transaction.run(fun, opts)
+  end
 
   @doc "Leaves the function of `transaction/3`, of which nothing is committed."
   @spec rollback(conn, term) :: no_return
@@ -233,18 +244,20 @@ defmodule Causeway.Postgres do
   @spec stream(conn, iodata | Query.t(), [term], keyword) :: Enumerable.t()
   def stream(conn, statement, params \\ [], opts \\ [])
 
-  def stream(conn, %Query{} = query, params, opts),
-    do: Streaming.rows(Session.fetch(conn), query, params, opts)
-
-  def stream(conn, sql, params, opts),
-    do: Streaming.rows(Session.fetch(conn), IO.iodata_to_binary(sql), params, opts)
+  def stream(conn, statement, params, opts) do
+    CallOptions.check!(opts, [:max_rows])
+    statement = with sql when not is_struct(sql) <- statement, do: IO.iodata_to_binary(sql)
+    Streaming.rows(Session.fetch(conn), statement, params, opts)
+  end
 
   @doc """
   The data of a `COPY ... TO STDOUT` as a stream of binaries of about 64 kB, each of whole rows. As `stream/4` otherwise.
   """
   @spec copy_out(conn, iodata, keyword) :: Enumerable.t()
-  def copy_out(conn, sql, opts \\ []),
-    do: Streaming.copy(Session.fetch(conn), IO.iodata_to_binary(sql), opts)
+  def copy_out(conn, sql, opts \\ []) do
+    CallOptions.check!(opts)
+    Streaming.copy(Session.fetch(conn), IO.iodata_to_binary(sql), opts)
+  end
 
   @doc """
   Copies an enumerable of iodata into a table with a `COPY ... FROM STDIN`; returns how many rows there were. When the
@@ -256,6 +269,7 @@ defmodule Causeway.Postgres do
   """
   @spec copy_in(conn, iodata, Enumerable.t(), keyword) :: {:ok, non_neg_integer} | {:error, error}
   def copy_in(conn, sql, data, opts \\ []) do
+    CallOptions.check!(opts)
     timeout = Keyword.get(opts, :timeout, :infinity)
     CopyIn.run(Session.fetch(conn), IO.iodata_to_binary(sql), data, timeout)
   end
@@ -265,8 +279,10 @@ defmodule Causeway.Postgres do
   It raises when something goes wrong.
   """
   @spec copy(conn, iodata, keyword) :: Copy.t()
-  def copy(conn, sql, opts \\ []),
-    do: %Copy{conn: conn, sql: IO.iodata_to_binary(sql), opts: opts}
+  def copy(conn, sql, opts \\ []) do
+    CallOptions.check!(opts)
+    %Copy{conn: conn, sql: IO.iodata_to_binary(sql), opts: opts}
+  end
 
   # ---- notifications ----
 
@@ -275,14 +291,25 @@ defmodule Causeway.Postgres do
   its end. It listens across reconnects; notifications may be lost between two connections, and with `gaps: true` the
   caller receives `{:notification_gap, pid, ref, channel}` then.
 
-  While the connection is busy, notifications come when that ends or with what it reads.
+  While the connection is busy, notifications come when that ends or with what it reads. Inside `transaction/3` this is
+  refused, as it would be undone with the transaction.
   """
   @spec listen(conn, String.t(), keyword) :: {:ok, reference} | {:error, error}
   def listen(conn, channel, opts \\ []) do
-    session = Session.fetch(conn)
+    CallOptions.check!(opts, [:gaps])
+    Listeners.check!(channel)
+    conn |> Session.fetch() |> do_listen(channel, opts)
+  end
+
+  defp do_listen(%Session{lock: lock}, _channel, _opts) when lock != nil do
+    message = "listen/3 inside transaction/3 would be undone when that is rolled back"
+    {:error, Error.server(:refused, message: message)}
+  end
+
+  defp do_listen(session, channel, opts) do
     ref = GenServer.call(session.pid, {:listen, self(), channel, Keyword.get(opts, :gaps, false)})
 
-    case query(session, "LISTEN #{Listeners.quoted(channel)}", [], Keyword.take(opts, [:timeout])) do
+    case query(session, "LISTEN #{Protocol.quoted(channel)}", [], Keyword.take(opts, [:timeout])) do
       {:ok, _} ->
         {:ok, ref}
 
@@ -306,7 +333,11 @@ defmodule Causeway.Postgres do
   # ----
 
   defp timeout(session, []), do: session.timeout
-  defp timeout(session, opts), do: Keyword.get(opts, :timeout, session.timeout)
+
+  defp timeout(session, opts) do
+    CallOptions.check!(opts)
+    Keyword.get(opts, :timeout, session.timeout)
+  end
 
   # Some errors say that this is the wrong server to be connected to.
   defp look_at(

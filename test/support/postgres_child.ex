@@ -1,12 +1,12 @@
 defmodule Causeway.PostgresChild do
   @moduledoc false
-  # A VM of its own with one connection in some state, to be killed. It says `ready`, the process of its port program and
-  # that of its backend, and goes on until it dies.
+  # A VM of its own with one connection in some state, to be killed. It says `ready`, its process and that of its port
+  # program, and goes on until it dies.
   alias Causeway.{Postgres, PostgresCase}
 
   # ---- in the test ----
 
-  @doc "Starts one: `{port, os_pid of the VM, of the port program, of the backend}`."
+  @doc "Starts one: `{port, process of the VM, of the port program}`."
   def start(state, options) do
     own = for path <- :code.get_path(), not List.starts_with?(path, :code.lib_dir()), do: path
     paths = Enum.flat_map(own -- [~c"."], &["-pa", Path.expand(&1)])
@@ -26,8 +26,8 @@ defmodule Causeway.PostgresChild do
 
     receive do
       {^port, {:data, {:eol, "ready " <> numbers}}} ->
-        [vm, program, backend] = numbers |> String.split() |> Enum.map(&String.to_integer/1)
-        {port, vm, program, backend}
+        [vm, program] = numbers |> String.split() |> Enum.map(&String.to_integer/1)
+        {port, vm, program}
 
       {^port, other} ->
         raise "a VM did not start: #{inspect(other)}"
@@ -51,21 +51,21 @@ defmodule Causeway.PostgresChild do
   defp be("connecting", options) do
     spawn(fn -> {:ok, _} = Postgres.start_link(options) && Process.sleep(:infinity) end)
     Process.sleep(300)
-    ready(hd(programs()), 0)
+    ready(hd(programs()))
   end
 
   defp be("following", {connection, options}) do
     handler = {__MODULE__.Handler, self()}
     {:ok, _} = Postgres.WAL.start_link([connection: connection, handler: handler] ++ options)
-    receive do: (:connected -> ready(hd(programs()), 0))
+    receive do: (:connected -> ready(hd(programs())))
   end
 
   defp be(state, options) do
     {:ok, conn} = Postgres.start_link(options)
-    backend = PostgresCase.one!(conn, "select pg_backend_pid()")
+    1 = PostgresCase.one!(conn, "select 1")
     spawn(fn -> occupy(state, conn) end)
     Process.sleep(200)
-    ready(PostgresCase.os_pid(conn), backend)
+    ready(PostgresCase.os_pid(conn))
   end
 
   defp occupy("idle", _conn), do: :ok
@@ -96,7 +96,7 @@ defmodule Causeway.PostgresChild do
     )
   end
 
-  defp ready(program, backend), do: IO.puts("ready #{System.pid()} #{program} #{backend}")
+  defp ready(program), do: IO.puts("ready #{System.pid()} #{program}")
 
   defp programs do
     for port <- Port.list(),

@@ -29,10 +29,13 @@ defmodule Causeway.PostgresReplica do
     rows = :ets.tab2list(copy)
 
     %{
-      events: for({{:event, id}, row} <- rows, into: %{}, do: {id, row}),
+      events: for({{:event, id}, row} when row != :deleted <- rows, into: %{}, do: {id, row}),
       totals: for({{:total, client}, total} <- rows, into: %{}, do: {client, total})
     }
   end
+
+  @doc "The handler's process."
+  def handler(copy), do: get(copy, :handler)
 
   def lsn(copy), do: get(copy, :lsn)
   def problems(copy), do: get(copy, :problems)
@@ -51,6 +54,7 @@ defmodule Causeway.PostgresReplica do
 
   @impl true
   def init(copy) do
+    put(copy, :handler, self())
     if get(copy, :trust), do: {:ok, copy}, else: {:ok, copy, get(copy, :lsn)}
   end
 
@@ -80,9 +84,9 @@ defmodule Causeway.PostgresReplica do
     cond do
       lsn > get(copy, :lsn) ->
         check(transaction, copy)
-        Enum.each(transaction.changes, &apply_change(&1, copy))
-        put(copy, :lsn, lsn)
         count(copy, :transactions, &(&1 + 1))
+        # At once, whatever happens to this process.
+        :ets.insert(copy, [{:lsn, lsn} | Enum.flat_map(transaction.changes, &rows(&1, copy))])
 
       get(copy, :trust) ->
         count(copy, :repeated, &(&1 + 1))
@@ -127,23 +131,23 @@ defmodule Causeway.PostgresReplica do
   # The server's numbers have 64 bits in SQL, and 32 in the log.
   defp number(xid), do: xid |> String.to_integer() |> rem(0x1_0000_0000)
 
-  defp apply_change(%{op: :insert, relation: %{table: "events"}, new: row} = change, copy) do
-    unless :ets.insert_new(
-             copy,
-             {{:event, row["id"]}, {row["client"], row["k"], number(row["xid"])}}
-           ),
-           do: wrong(copy, {:inserted_twice, change})
+  defp rows(%{op: :insert, relation: %{table: "events"}, new: row} = change, copy) do
+    if :ets.member(copy, {:event, row["id"]}), do: wrong(copy, {:inserted_twice, change})
+    [{{:event, row["id"]}, {row["client"], row["k"], number(row["xid"])}}]
   end
 
-  defp apply_change(
-         %{op: :delete, relation: %{table: "events"}, key: %{"id" => id}} = change,
-         copy
-       ) do
-    if :ets.take(copy, {:event, id}) == [], do: wrong(copy, {:deleted_unseen, change})
+  defp rows(%{op: :delete, relation: %{table: "events"}, key: %{"id" => id}} = change, copy) do
+    unless match?([{_, {_, _, _}}], :ets.lookup(copy, {:event, id})),
+      do: wrong(copy, {:deleted_unseen, change})
+
+    [{{:event, id}, :deleted}]
   end
 
-  defp apply_change(%{op: :update, relation: %{table: "totals"}, new: row}, copy),
-    do: put(copy, {:total, row["client"]}, {row["rows"], row["transactions"]})
+  defp rows(%{op: :update, relation: %{table: "totals"}, new: row}, _copy),
+    do: [{{:total, row["client"]}, {row["rows"], row["transactions"]}}]
 
-  defp apply_change(change, copy), do: wrong(copy, {:unexpected, change})
+  defp rows(change, copy) do
+    wrong(copy, {:unexpected, change})
+    []
+  end
 end

@@ -16,7 +16,18 @@ defmodule Causeway.Postgres.Connection do
   # The secrets among the options are in a function, which nothing prints.
 
   use GenServer
-  alias Causeway.Postgres.{Error, Events, Listeners, Options, Program, Protocol, Session, Types}
+
+  alias Causeway.Postgres.{
+    Error,
+    Events,
+    Listeners,
+    Options,
+    Program,
+    Protocol,
+    Session,
+    Types,
+    Waiting
+  }
 
   @close_at 8
   @watch_after 50
@@ -30,6 +41,8 @@ defmodule Causeway.Postgres.Connection do
     # Since when it is connecting, in native units, and the request's timer.
     :began,
     :timer,
+    # A timer that has a look at who has its turn.
+    :watcher,
     # Why there is no connection; the last word of a server that closed it.
     :failure,
     :fatal,
@@ -41,8 +54,8 @@ defmodule Causeway.Postgres.Connection do
     current: nil,
     lock: nil,
     # Entries that wait: those with the lock, and all others. What the process itself has to do.
-    inner: :queue.new(),
-    outer: :queue.new(),
+    inner: Waiting.new(),
+    outer: Waiting.new(),
     chores: [],
     closing: [],
     transaction: ?I,
@@ -112,6 +125,13 @@ defmodule Causeway.Postgres.Connection do
     {:reply, :ok, state}
   end
 
+  # The answer is long overdue. A request that waits still says nothing about the program.
+  def handle_call({:overdue, ref}, _from, %{current: %{ref: ref}} = state),
+    do: {:reply, :under_way, state}
+
+  def handle_call({:overdue, ref}, _from, state),
+    do: {:reply, :settled, state |> expired(:inner, ref) |> expired(:outer, ref)}
+
   def handle_call({:listen, pid, channel, gaps?}, _from, state) do
     {ref, listeners} = Listeners.add(state.listeners, pid, channel, gaps?)
     {:reply, ref, %{state | listeners: listeners}}
@@ -138,8 +158,6 @@ defmodule Causeway.Postgres.Connection do
     entry |> admit(state) |> reply()
   end
 
-  def handle_info(:timeout, state), do: {:noreply, watch_current(state)}
-
   def handle_info({:causeway_tell, ref, body}, %{current: %{ref: ref, id: id}} = state) do
     command(state, id, body)
     reply(state)
@@ -150,6 +168,14 @@ defmodule Causeway.Postgres.Connection do
 
   def handle_info({:causeway_close, names}, state),
     do: reply(next(%{state | closing: names ++ state.closing}))
+
+  # The owner of a transaction cannot end it.
+  def handle_info({:causeway_abandon, ref}, %{lock: %{ref: ref} = lock} = state) do
+    if state.current, do: command(state, state.current.id, Protocol.cancel())
+    reply(next(%{state | lock: %{lock | pid: nil, dead?: true}}))
+  end
+
+  def handle_info({:causeway_abandon, _}, state), do: {:noreply, state}
 
   def handle_info({:causeway_disconnect, why}, %{phase: :ready} = state),
     do: {:noreply, lost(state, why)}
@@ -171,7 +197,6 @@ defmodule Causeway.Postgres.Connection do
   def handle_info(_, state), do: {:noreply, state}
 
   defp reply(%{phase: :stopped} = state), do: {:stop, {:shutdown, state.failure}, state}
-  defp reply(%{current: %{monitor: nil}} = state), do: {:noreply, state, @watch_after}
   defp reply(state), do: {:noreply, state}
 
   defp watch_current(%{current: %{monitor: nil, pid: pid} = current} = state) when is_pid(pid),
@@ -325,13 +350,32 @@ defmodule Causeway.Postgres.Connection do
         state
 
       {:last, transaction, records} ->
-        pass(state.current, {:last, transaction, records})
+        pass(state.current, last(state, transaction, records))
         next(ended(state, transaction))
 
       {:event, event} ->
         event(event, state)
     end
   end
+
+  # Transactions are begun and ended by transaction/3, or others would be within them, and know nothing of it.
+  defp last(state, transaction, records) do
+    case meddled(state, transaction) do
+      nil -> {:last, transaction, records}
+      why -> {:error, Error.server(:refused, message: why)}
+    end
+  end
+
+  defp meddled(%{lock: nil, current: %{role: :plain}}, transaction)
+       when transaction in [?T, ?E] do
+    "a transaction that a statement begins has to be ended by the same call; what it did was rolled back: use transaction/3"
+  end
+
+  defp meddled(%{lock: %{dead?: false}, current: %{role: :plain}}, ?I) do
+    "the statement was run, and has ended the transaction; that is for transaction/3 to do"
+  end
+
+  defp meddled(_state, _transaction), do: nil
 
   defp pass(%{pid: nil}, _), do: :ok
   defp pass(%{ref: ref}, part), do: send(ref, {ref, part})
@@ -404,7 +448,7 @@ defmodule Causeway.Postgres.Connection do
     timer =
       if left != :infinity, do: :erlang.start_timer(left, self(), {:expired, queue, entry.ref})
 
-    Map.update!(state, queue, &:queue.in(%{entry | timer: timer}, &1))
+    Map.update!(state, queue, &Waiting.put(&1, %{entry | timer: timer}))
   end
 
   defp left(:infinity), do: :infinity
@@ -421,8 +465,14 @@ defmodule Causeway.Postgres.Connection do
       end
 
     command(state, id, timeout, entry.body)
-    %{state | id: id, current: %{entry | id: id, body: nil}}
+    look_later(%{state | id: id, current: %{entry | id: id, body: nil}})
   end
+
+  # One timer for all that are done in the meantime.
+  defp look_later(%{watcher: nil, current: %{monitor: nil}} = state),
+    do: %{state | watcher: :erlang.start_timer(@watch_after, self(), :watch)}
+
+  defp look_later(state), do: state
 
   # A port that has just ended takes no commands; its exit is told next.
   defp command(state, id, timeout \\ 0, body) do
@@ -445,10 +495,22 @@ defmodule Causeway.Postgres.Connection do
         if state.lock, do: Process.demonitor(state.lock.monitor, [:flush])
         refuse_all(%{state | lock: nil}, :inner, %Error{reason: :transaction_lost})
 
+      :plain ->
+        release(current)
+        if meddled(%{state | current: current}, transaction), do: settled(state), else: state
+
       _ ->
         release(current)
         state
     end
+  end
+
+  # A transaction that nobody owns is rolled back; of one that is no more, its owner is told when it goes on.
+  defp settled(%{lock: nil} = state), do: %{state | lock: dead_lock()}
+
+  defp settled(%{lock: lock} = state) do
+    Process.demonitor(lock.monitor, [:flush])
+    refuse_all(%{state | lock: nil}, :inner, %Error{reason: :transaction_lost})
   end
 
   defp release(%{monitor: nil}), do: true
@@ -463,8 +525,8 @@ defmodule Causeway.Postgres.Connection do
   end
 
   defp refuse_all(state, queue, error) do
-    for entry <- :queue.to_list(Map.fetch!(state, queue)), do: settle(entry, {:error, error})
-    Map.put(state, queue, :queue.new())
+    for entry <- Waiting.entries(Map.fetch!(state, queue)), do: settle(entry, {:error, error})
+    Map.put(state, queue, Waiting.new())
   end
 
   # ---- whose turn it is ----
@@ -472,11 +534,11 @@ defmodule Causeway.Postgres.Connection do
   defp next(%{phase: :ready, current: nil} = state) do
     cond do
       state.lock && state.lock.dead? -> start(own("ROLLBACK", :end), state)
-      not :queue.is_empty(state.inner) -> dequeue(:inner, state)
+      Waiting.size(state.inner) > 0 -> dequeue(:inner, state)
       state.lock -> state
       state.chores != [] -> chore(state)
       state.transaction == ?I and length(state.closing) >= @close_at -> close_statements(state)
-      not :queue.is_empty(state.outer) -> dequeue(:outer, state)
+      Waiting.size(state.outer) > 0 -> dequeue(:outer, state)
       true -> state
     end
   end
@@ -484,7 +546,7 @@ defmodule Causeway.Postgres.Connection do
   defp next(state), do: state
 
   defp dequeue(queue, state) do
-    {{:value, entry}, rest} = :queue.out(Map.fetch!(state, queue))
+    {entry, rest} = Waiting.next(Map.fetch!(state, queue))
     start(entry, Map.put(state, queue, rest))
   end
 
@@ -510,7 +572,7 @@ defmodule Causeway.Postgres.Connection do
 
     if Listeners.any?(state.listeners, channel) == (what == :listen) do
       verb = if what == :listen, do: "LISTEN", else: "UNLISTEN"
-      start(own("#{verb} #{Listeners.quoted(channel)}", :plain), state)
+      start(own("#{verb} #{Protocol.quoted(channel)}", :plain), state)
     else
       next(state)
     end
@@ -534,7 +596,10 @@ defmodule Causeway.Postgres.Connection do
         abandoned(state)
 
       true ->
-        drop(state, &(&1.monitor == monitor), Listeners.down(state.listeners, monitor))
+        {_, inner} = Waiting.take_monitored(state.inner, monitor)
+        {_, outer} = Waiting.take_monitored(state.outer, monitor)
+        state = %{state | inner: inner, outer: outer}
+        unlisten(state, Listeners.down(state.listeners, monitor))
     end
   end
 
@@ -550,11 +615,6 @@ defmodule Causeway.Postgres.Connection do
   end
 
   defp dead_lock, do: %{ref: make_ref(), pid: nil, monitor: make_ref(), dead?: true}
-
-  defp drop(state, fun, listeners) do
-    keep = fn queue -> :queue.filter(&(not fun.(&1)), queue) end
-    unlisten(%{state | inner: keep.(state.inner), outer: keep.(state.outer)}, listeners)
-  end
 
   defp unlisten(state, {silent, listeners}) do
     chores =
@@ -573,15 +633,25 @@ defmodule Causeway.Postgres.Connection do
     refused(state, %Error{reason: :not_connected, detail: "the port program did not answer"})
   end
 
-  defp timer(state, {:timeout, _, {:expired, queue, ref}}) do
-    {late, rest} =
-      state |> Map.fetch!(queue) |> :queue.to_list() |> Enum.split_with(&(&1.ref == ref))
+  defp timer(state, {:timeout, _, {:expired, queue, ref}}), do: expired(state, queue, ref)
 
-    for entry <- late, do: settle(entry, {:error, %Error{reason: :queue_timeout}})
-    Map.put(state, queue, :queue.from_list(rest))
-  end
+  defp timer(%{watcher: timer} = state, {:timeout, timer, :watch}),
+    do: watch_current(%{state | watcher: nil})
 
   defp timer(state, _), do: state
+
+  defp expired(state, queue, ref) do
+    {entry, rest} = Waiting.take(Map.fetch!(state, queue), ref)
+    if entry, do: settle(entry, {:error, late(state)})
+    Map.put(state, queue, rest)
+  end
+
+  defp late(%{phase: :ready}), do: %Error{reason: :queue_timeout}
+
+  defp late(state) do
+    why = if state.failure, do: state.failure.detail, else: "the server has not answered yet"
+    %Error{reason: :not_connected, detail: "the deadline passed while connecting: #{why}"}
+  end
 
   # ---- what is told of it ----
 
@@ -590,7 +660,7 @@ defmodule Causeway.Postgres.Connection do
       status: if(state.phase == :ready, do: :connected, else: state.phase),
       failure: state.failure,
       transaction: transaction(state.transaction),
-      waiting: :queue.len(state.inner) + :queue.len(state.outer),
+      waiting: Waiting.size(state.inner) + Waiting.size(state.outer),
       busy: state.current != nil,
       channels: Listeners.channels(state.listeners),
       connection_id: state.facts[:pid],

@@ -7,8 +7,10 @@ defmodule Causeway.Postgres.CopyIn do
 
   @piece 65_536
 
-  @enforce_keys [:session, :ref, :wait, :sql, :window]
-  defstruct [:session, :ref, :wait, :sql, :window, ahead: 0, gathered: [], size: 0]
+  # Whether the request has ended is in an atomic, as who collects into it has no other copy than the first one when
+  # something raises.
+  @enforce_keys [:session, :ref, :wait, :sql, :window, :ended]
+  defstruct [:session, :ref, :wait, :sql, :window, :ended, ahead: 0, gathered: [], size: 0]
 
   @type t :: %__MODULE__{}
 
@@ -23,7 +25,8 @@ defmodule Causeway.Postgres.CopyIn do
       ref: ref,
       wait: Request.wait(timeout),
       sql: sql,
-      window: 0
+      window: 0,
+      ended: :atomics.new(1, [])
     }
 
     await_begin(copy)
@@ -97,7 +100,7 @@ defmodule Causeway.Postgres.CopyIn do
       {:more, records} -> await_room(taken(copy, records), size)
       {:last, _, records} -> finished_early(copy, records)
       {:notice, _} -> await_room(copy, size)
-      {:error, error} -> {:error, %{error | query: copy.sql}}
+      {:error, error} -> lost(copy, error)
     end
   end
 
@@ -108,8 +111,13 @@ defmodule Causeway.Postgres.CopyIn do
     %{copy | ahead: copy.ahead - Enum.sum(bytes)}
   end
 
+  defp lost(copy, error) do
+    :atomics.put(copy.ended, 1, 1)
+    {:error, %{error | query: copy.sql}}
+  end
+
   defp finished_early(copy, records) do
-    Request.finish(copy.ref)
+    finished(copy)
     {:error, no_copy(Protocol.records(records), copy.sql)}
   end
 
@@ -122,22 +130,30 @@ defmodule Causeway.Postgres.CopyIn do
     end
   end
 
-  @doc "Nothing of it shall be kept."
+  defp finished(copy) do
+    :atomics.put(copy.ended, 1, 1)
+    Request.finish(copy.ref)
+  end
+
+  @doc "Nothing of it shall be kept. After an error it has ended already, and nothing more comes."
   @spec abort(t, String.t()) :: :ok
   def abort(copy, why) do
-    Request.tell(copy.session, copy.ref, Protocol.copy_fail(why))
-    finish(copy)
+    if :atomics.get(copy.ended, 1) == 0 do
+      Request.tell(copy.session, copy.ref, Protocol.copy_fail(why))
+      finish(copy)
+    end
+
     :ok
   end
 
   defp finish(copy) do
     case Request.next(copy.session, copy.ref, copy.wait) do
       {:last, _, records} ->
-        Request.finish(copy.ref)
+        finished(copy)
         result(Protocol.records(records), copy)
 
       {:error, error} ->
-        {:error, %{error | query: copy.sql}}
+        lost(copy, error)
 
       _ ->
         finish(copy)

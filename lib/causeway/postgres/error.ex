@@ -47,11 +47,11 @@ defmodule Causeway.Postgres.Error do
   end
 
   # Before it knows the client's encoding, the server speaks its own.
-  defp text(value) do
-    if String.valid?(value),
-      do: value,
-      else: for(<<byte <- value>>, into: "", do: if(byte < 128, do: <<byte>>, else: "?"))
-  end
+  defp text(value), do: if(String.valid?(value), do: value, else: replaced(value))
+
+  defp replaced(<<char::utf8, rest::binary>>), do: <<char::utf8>> <> replaced(rest)
+  defp replaced(<<_, rest::binary>>), do: "?" <> replaced(rest)
+  defp replaced(<<>>), do: ""
 
   @doc false
   def server(reason, []), do: %__MODULE__{reason: reason}
@@ -91,10 +91,11 @@ defmodule Causeway.Postgres.Error do
 
   defp in_query(%{query: nil}), do: ""
 
+  # It may be what the server has refused for not being UTF-8.
   defp in_query(%{query: query}) do
     if byte_size(query) > 1000,
-      do: "\n\n    query: " <> String.slice(query, 0, 1000) <> " ...",
-      else: "\n\n    query: " <> query
+      do: "\n\n    query: " <> (query |> binary_part(0, 1000) |> text()) <> " ...",
+      else: "\n\n    query: " <> text(query)
   end
 
   defp sentence(%{reason: reason, postgres: postgres}) when reason in [:server, :refused],

@@ -6,7 +6,7 @@ defmodule Causeway.Postgres.Events do
 
   | event | measurements | metadata |
   |---|---|---|
-  | `[..., :query]` | `:duration`, all of it, with waiting for the connection and decoding; `:rows` | `:query` (SQL), `:result` (`:ok` or `:error`), `:error`, `:telemetry_options` as given |
+  | `[..., :query]`, of `query`, `execute` and `script` | `:duration`, all of it, with waiting for the connection and decoding; `:rows` | `:query` (SQL), `:result` (`:ok` or `:error`), `:error`, `:telemetry_options` as given |
   | `[..., :connect]` | `:duration` | `:server_version`, `:host` |
   | `[..., :connect_failed]` | `:duration` | `:error` |
   | `[..., :disconnect]` | | `:reason`, a sentence |

@@ -62,6 +62,18 @@ defmodule Causeway.Postgres.Listeners do
     end
   end
 
-  @doc "A channel's name as SQL has it."
-  def quoted(channel), do: ~s("#{String.replace(channel, "\"", "\"\"")}")
+  # The server cuts longer names, and would notify by what is left.
+  @longest 63
+
+  @doc "Raises unless there can be a channel of that name."
+  def check!(channel) do
+    is_binary(channel) ||
+      raise ArgumentError, "a channel's name is a string, which #{inspect(channel)} is not"
+
+    byte_size(channel) <= @longest ||
+      raise ArgumentError, "a channel's name has #{@longest} bytes at most: #{inspect(channel)}"
+
+    :binary.match(channel, <<0>>) == :nomatch ||
+      raise ArgumentError, "a channel's name cannot have a zero byte in it: #{inspect(channel)}"
+  end
 end

@@ -15,7 +15,7 @@ defmodule Causeway.Postgres.Protocol do
                 replicate confirm)a,
     steps: ~w(prepare describe execute query simple close sync)a,
     replies:
-      ~w(connected failed closed notification notice parameters described columns error aborted copying taken
+      ~w(connected failed closed notification notice parameters described columns error uncommitted aborted copying taken
          replicating wal)a,
     reasons: ~w(server timeout cancelled lost protocol refused options spill wal)a,
     fields:
@@ -55,6 +55,7 @@ defmodule Causeway.Postgres.Protocol do
           | {:columns, [column]}
           | {:described, [non_neg_integer], [column]}
           | {:error, why :: atom, [{atom, binary}]}
+          | {:uncommitted, why :: atom, [{atom, binary}]}
           | {:aborted}
           | {:copying, 0 | 1, [0 | 1], pos_integer}
           | {:taken, pos_integer}
@@ -200,6 +201,22 @@ defmodule Causeway.Postgres.Protocol do
   defp record(<<?R, n::32, values::binary>>), do: {:rows, n, values}
   defp record(<<?C, data::binary>>), do: {:copy, data}
   defp record(<<131, _::binary>> = term), do: :erlang.binary_to_term(term)
+
+  @doc "So many rows of so many values each, which are texts."
+  @spec text_rows(values, non_neg_integer, non_neg_integer) :: [[String.t() | nil]]
+  def text_rows(_values, 0, _width), do: []
+
+  def text_rows(values, n, width) do
+    {row, values} = Enum.map_reduce(1..width//1, values, fn _, values -> text(values) end)
+    [row | text_rows(values, n - 1, width)]
+  end
+
+  defp text(<<-1::signed-32, rest::binary>>), do: {nil, rest}
+  defp text(<<n::32, text::binary-size(n), rest::binary>>), do: {:binary.copy(text), rest}
+
+  @doc "A name as SQL has it."
+  @spec quoted(String.t()) :: String.t()
+  def quoted(name), do: ~s("#{String.replace(name, "\"", "\"\"")}")
 
   # ---- tags ----
 

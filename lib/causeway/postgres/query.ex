@@ -13,6 +13,9 @@ defmodule Causeway.Postgres.Query do
     :name,
     :columns,
     :param_oids,
+    # Its columns as the server has described them, `{name, oid, typmod}` each, to see whether they are still that; :unknown
+    # of a statement that was not described.
+    :row,
     # Codecs, nil where there is nothing to code; the types that they are of; the server's process.
     :params,
     :result,

@@ -69,6 +69,11 @@ defmodule Causeway.Postgres.Request do
   defp record({:described, _, _} = described, acc), do: ended(described, acc)
   defp record({:parameters, _} = parameters, acc), do: ended(parameters, acc)
   defp record({:error, why, fields}, acc), do: ended({:error, Error.server(why, fields)}, acc)
+
+  # The last step of the transaction stands for its end, too.
+  defp record({:uncommitted, why, fields}, %{ended: [_ | ended]} = acc),
+    do: %{acc | ended: [{:error, %{Error.server(why, fields) | step: :commit}} | ended]}
+
   defp record({:aborted}, acc), do: ended({:error, %Error{reason: :aborted}}, acc)
   defp record(_, acc), do: acc
 
@@ -123,20 +128,29 @@ defmodule Causeway.Postgres.Request do
 
   # The port program sees to deadlines; if it does not, it is not running, and nothing but this ends it. The connection
   # tells that it is gone.
+  # If the request only waits for its turn, it is the connection that is slow.
   defp stuck(session, ref) do
-    with [{_, os_pid}] <- :ets.lookup(session.table, :os_pid), do: Program.kill(os_pid)
-
-    receive do
-      {^ref, {:error, _}} -> :ok
-      {:DOWN, ^ref, :process, _, _} -> :ok
-    after
-      @grace -> :ok
+    if overdue(session, ref) == :under_way do
+      with [{_, os_pid}] <- :ets.lookup(session.table, :os_pid), do: Program.kill(os_pid)
     end
 
-    finish(ref)
+    result =
+      receive do
+        {^ref, {:error, error}} -> {:error, error}
+        {:DOWN, ^ref, :process, _, reason} -> {:error, down(reason)}
+      after
+        @grace ->
+          {:error, %Error{reason: :disconnected, detail: "the port program did not answer"}}
+      end
 
-    {:error,
-     %Error{reason: :disconnected, detail: "the port program did not answer, and was ended"}}
+    finish(ref)
+    result
+  end
+
+  defp overdue(session, ref) do
+    GenServer.call(session.pid, {:overdue, ref}, @grace)
+  catch
+    :exit, _ -> :unknown
   end
 
   @doc "Says more to a request that is under way: credit, data, a cancel."

@@ -48,6 +48,24 @@ defmodule Causeway.Postgres.Session do
     session = GenServer.call(pid, :session)
     Process.put({__MODULE__, pid}, session)
     session
+  catch
+    # Whatever is asked of it next says that it is not there.
+    :exit, {reason, {GenServer, :call, _}} when reason in [:noproc, :normal, :shutdown] ->
+      nothing(pid)
+
+    :exit, {{:shutdown, _}, {GenServer, :call, _}} ->
+      nothing(pid)
+  end
+
+  defp nothing(pid) do
+    %__MODULE__{
+      pid: pid,
+      table: make_ref(),
+      timeout: 5_000,
+      prepare: :unnamed,
+      cache: 0,
+      disconnect_on: []
+    }
   end
 
   @doc "What the connection's present state is: its types, and the server's process."

@@ -24,6 +24,9 @@ defmodule Causeway.Postgres.StatementCache do
       [] ->
         nil
     end
+  rescue
+    # The table went with the connection's process, which whoever asks is told by the request that follows.
+    ArgumentError -> nil
   end
 
   @doc "All that is known of a statement, or nil."
@@ -33,6 +36,8 @@ defmodule Causeway.Postgres.StatementCache do
       [{_, query}] -> query
       [] -> nil
     end
+  rescue
+    ArgumentError -> nil
   end
 
   @doc """
@@ -50,6 +55,8 @@ defmodule Causeway.Postgres.StatementCache do
         _ -> put(session, query)
       end
     end
+  rescue
+    ArgumentError -> :ok
   end
 
   defp put(session, query) do
@@ -70,17 +77,24 @@ defmodule Causeway.Postgres.StatementCache do
   defp plain?(nil), do: true
   defp plain?(codec), do: codec.json == nil and codec.result_format == 1
 
-  @doc "The same statement with other codecs."
-  def update(session, query) do
-    :ets.update_element(session.table, {:query, query.statement}, {2, query})
-    :ets.update_element(session.table, query.statement, {3, hot(query)})
+  @doc "The same statement with other codecs or columns. One that was prepared under a name of its own is not touched."
+  def update(session, %{name: name} = query) do
+    with %{name: ^name} <- query(session, query.statement) do
+      :ets.update_element(session.table, {:query, query.statement}, {2, query})
+      :ets.update_element(session.table, query.statement, {3, hot(query)})
+    end
+  rescue
+    ArgumentError -> false
   end
 
-  @doc "Forgets a statement."
-  def forget(session, query) do
-    :ets.delete(session.table, query.statement)
-    :ets.delete(session.table, {:query, query.statement})
-    close(session, [query.name])
+  @doc "Forgets what is known of a statement, by its SQL, and its name on the server."
+  def forget(session, sql) do
+    known = query(session, sql)
+    :ets.delete(session.table, sql)
+    :ets.delete(session.table, {:query, sql})
+    if known, do: close(session, [known.name])
+  rescue
+    ArgumentError -> :ok
   end
 
   # An eighth at a time.
@@ -90,9 +104,7 @@ defmodule Causeway.Postgres.StatementCache do
 
     oldest = Enum.sort_by(all, fn {used, _} -> :atomics.get(used, 1) end)
 
-    for {_, sql} <- Enum.take(oldest, div(length(all), 8) + 1),
-        query = query(session, sql),
-        do: forget(session, query)
+    for {_, sql} <- Enum.take(oldest, div(length(all), 8) + 1), do: forget(session, sql)
   end
 
   @doc "Has the server forget statements, when there is time for it."

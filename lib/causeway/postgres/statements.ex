@@ -10,7 +10,18 @@ defmodule Causeway.Postgres.Statements do
   # A row of the table is {sql, used, name, query}; `used` is an atomic with the time of the last use.
 
   alias Causeway.Error.Short
-  alias Causeway.Postgres.{Codec, Error, Listeners, Protocol, Query, Request, Result, Session}
+
+  alias Causeway.Postgres.{
+    Codec,
+    EncodeError,
+    Error,
+    Protocol,
+    Query,
+    Request,
+    Result,
+    Session
+  }
+
   alias Causeway.Postgres.StatementCache, as: Cache
   alias Causeway.Postgres.Types
 
@@ -19,6 +30,9 @@ defmodule Causeway.Postgres.Statements do
     LISTEN LOCK NOTIFY PREPARE REASSIGN REFRESH REINDEX RELEASE RESET REVOKE ROLLBACK SAVEPOINT SECURITY SET START
     TRUNCATE UNLISTEN VACUUM)
   @command_bytes 12
+
+  @other_format "the columns have changed since the statement was described, and now there is one that has to be asked " <>
+                  "for as text; it was run, and can be read the next time"
 
   # ---- a statement by its SQL ----
 
@@ -31,15 +45,7 @@ defmodule Causeway.Postgres.Statements do
       :known -> again(session, sql, params, timeout)
       nil -> first(session, sql, params, timeout)
     end
-  rescue
-    # The table went with the connection's process.
-    error in ArgumentError ->
-      if :ets.info(session.table) == :undefined,
-        do: {:error, stopped()},
-        else: reraise(error, __STACKTRACE__)
   end
-
-  defp stopped, do: %Error{reason: :not_connected, detail: "the connection was stopped"}
 
   defp first(session, sql, [], timeout) do
     sql!(sql)
@@ -56,8 +62,15 @@ defmodule Causeway.Postgres.Statements do
 
     # What fails is not kept: named, it would be run in a pipeline, which COPY cannot be.
     with {:ok, query} <- describe(session, sql, nil, deadline),
-         {:ok, result} <-
-           run(session, query, params, deadline, fn error, _ -> {:error, error} end) do
+         {:ok, values} <- encode(query, params),
+         do: kept(session, query, values, deadline)
+  end
+
+  # Its columns may have changed since it was described: then it is kept as it was found to be.
+  defp kept(session, query, values, deadline) do
+    failed = fn error, _ -> {:error, error} end
+
+    with {:ok, query, result} <- run(session, query, values, deadline, failed) do
       Cache.keep(session, query)
       {:ok, result}
     end
@@ -72,12 +85,41 @@ defmodule Causeway.Postgres.Statements do
   end
 
   defp again_with(session, query, params, deadline) do
-    query = named(session, query)
-    run(session, query, params, deadline, &retry(session, query, params, deadline, &1, &2))
+    case encode(query, params) do
+      {:ok, values} ->
+        failed = &retry(session, query, params, deadline, &1, &2)
+        query = named(session, query)
+        session |> run(query, values, deadline, failed) |> without_query()
+
+      {:error, refusal} ->
+        encode_anew(session, query, params, refusal, deadline)
+    end
   end
 
+  # Some refuse the number of parameters, which the SQL has; others a value, and types may have changed.
+  defp encode_anew(session, query, params, refusal, deadline) do
+    with true <- about_types?(refusal),
+         :ok <- Types.forget(query.types),
+         {:ok, query} <- describe(session, query.statement, nil, deadline),
+         {:ok, values} <- encode(query, params) do
+      Cache.forget(session, query.statement)
+      kept(session, query, values, deadline)
+    else
+      _ -> {:error, refusal}
+    end
+  end
+
+  @doc "Whether parameters were refused for what their types are, which may be other ones by now."
+  def about_types?(%EncodeError{reason: reason}),
+    do: reason not in [:count, :list, :too_large, :out_of_memory]
+
+  def about_types?(_), do: false
+
+  defp without_query({:ok, _query, result}), do: {:ok, result}
+  defp without_query(other), do: other
+
   defp retry(session, query, params, deadline, error, state) do
-    if stale?(error), do: Cache.forget(session, query)
+    if stale?(error), do: Cache.forget(session, query.statement)
 
     if stale?(error) and state == ?I,
       do: described(session, query.statement, params, left(deadline)),
@@ -134,7 +176,7 @@ defmodule Causeway.Postgres.Statements do
     case answer.ended do
       [{:error, error}] -> failed.(told(error, query), answer.state)
       [{:ok, _, _, _}] when query.result == nil -> {:error, %Error{reason: :decode, query: sql}}
-      _ -> finish(session, query, answer, deadline, failed)
+      _ -> session |> finish(query, answer, deadline, failed) |> without_query()
     end
   end
 
@@ -147,7 +189,8 @@ defmodule Causeway.Postgres.Statements do
 
   defp name(session), do: "causeway_#{:erlang.unique_integer([:positive])}_#{session.depth}"
 
-  defp command?(sql) do
+  @doc "Whether a statement begins with a word after which no rows come."
+  def command?(sql) do
     word =
       sql |> binary_part(0, min(byte_size(sql), @command_bytes)) |> String.split() |> List.first()
 
@@ -167,18 +210,31 @@ defmodule Causeway.Postgres.Statements do
           {:error, %{error | query: sql, connection_id: id(session)}}
 
         # It is none of those, after all, and it was run: its rows are what they are.
-        [{:ok, tag, frames, columns}] ->
-          rows_of_command(session, answer, tag, frames, columns, deadline)
+        [{:ok, _, _, _}] ->
+          with {:ok, query} <- undescribed(session, sql) do
+            failed = fn error, _ -> {:error, error} end
+            session |> finish(query, answer, deadline, failed) |> without_query()
+          end
       end
     end
   end
 
-  defp rows_of_command(session, answer, tag, frames, columns, deadline) do
+  @doc "A statement without parameters, to be run without being described: its columns come with its rows."
+  @spec undescribed(Session.t(), String.t()) :: {:ok, Query.t()} | {:error, Error.t()}
+  def undescribed(session, sql) do
+    sql!(sql)
+
     with {:ok, types, id} <- Session.connection(session),
-         fetch = fetch(session, deadline),
-         {:ok, codec} <- Types.columns(types, types_of(columns), fetch),
-         {:ok, rows, _} <- Types.decode(types, codec, frames, fetch) do
-      {:ok, result(answer, tag, names(columns), rows, id)}
+         {:ok, params} <- Types.params(types, [], fn _ -> {:error, :busy} end) do
+      {:ok,
+       %Query{
+         statement: sql,
+         row: :unknown,
+         param_oids: [],
+         params: params,
+         types: types,
+         connection_id: id
+       }}
     end
   end
 
@@ -211,25 +267,21 @@ defmodule Causeway.Postgres.Statements do
   def execute(session, query, params, timeout) do
     deadline = deadline(timeout)
 
-    result =
-      run(session, query, params, deadline, fn error, state ->
-        if stale?(error) and state == ?I, do: :stale, else: {:error, error}
-      end)
-
-    case result do
-      :stale -> execute_anew(session, query, params, deadline)
-      {:ok, result} -> {:ok, query, result}
-      error -> error
+    failed = fn error, state ->
+      if stale?(error) and state == ?I, do: :stale, else: {:error, error}
     end
+
+    with {:ok, values} <- encode(query, params),
+         :stale <- run(session, query, values, deadline, failed),
+         do: execute_anew(session, query, params, deadline)
   end
 
   defp execute_anew(session, query, params, deadline) do
     Cache.close(session, [query.name])
 
     with {:ok, query} <- prepare(session, query.statement, left(deadline)),
-         {:ok, result} <-
-           run(session, query, params, deadline, fn error, _ -> {:error, error} end),
-         do: {:ok, query, result}
+         {:ok, values} <- encode(query, params),
+         do: run(session, query, values, deadline, fn error, _ -> {:error, error} end)
   end
 
   @doc "Closes a prepared statement."
@@ -320,6 +372,7 @@ defmodule Causeway.Postgres.Statements do
          statement: sql,
          name: name,
          param_oids: oids,
+         row: row(columns),
          params: params,
          result: result,
          columns: names(columns),
@@ -333,6 +386,8 @@ defmodule Causeway.Postgres.Statements do
   defp column_codec(types, columns, fetch), do: Types.columns(types, types_of(columns), fetch)
 
   defp types_of(columns), do: for({_, oid, mod, _, _} <- columns, do: {oid, mod})
+
+  defp row(columns), do: for({name, oid, mod, _, _} <- columns, do: {name, oid, mod})
 
   defp names([]), do: nil
   defp names(nil), do: nil
@@ -352,31 +407,19 @@ defmodule Causeway.Postgres.Statements do
     end
   end
 
-  @doc "Rows of texts."
-  def texts(frames, width) do
-    for {values, _} <- Enum.reverse(frames),
-        row <- values |> text_values() |> Enum.chunk_every(width),
-        do: row
+  defp texts(frames, width) do
+    for {values, n} <- Enum.reverse(frames), row <- Protocol.text_rows(values, n, width), do: row
   end
-
-  defp text_values(<<-1::signed-32, rest::binary>>), do: [nil | text_values(rest)]
-
-  defp text_values(<<size::32, text::binary-size(size), rest::binary>>),
-    do: [:binary.copy(text) | text_values(rest)]
-
-  defp text_values(<<>>), do: []
 
   # ---- running ----
 
+  defp encode(query, params), do: Codec.encode(query.params, params)
+
   # `failed` is asked what to do about an error of the server's, and is told the transaction's state.
-  defp run(session, query, params, deadline, failed) do
-    with {:ok, values} <- Codec.encode(query.params, params),
-         body = Protocol.run(steps(query, values)),
-         {:ok, answer} <- Request.call(session, body, left(deadline)) do
-      finish(session, query, answer, deadline, failed)
-    else
-      {:error, %Error{} = error} -> {:error, %{error | query: query.statement}}
-      {:error, error} -> {:error, error}
+  defp run(session, query, values, deadline, failed) do
+    case Request.call(session, Protocol.run(steps(query, values)), left(deadline)) do
+      {:ok, answer} -> finish(session, query, answer, deadline, failed)
+      {:error, error} -> {:error, %{error | query: query.statement}}
     end
   end
 
@@ -391,7 +434,8 @@ defmodule Causeway.Postgres.Statements do
 
   def steps(%Query{name: {:new, name}} = query, values) do
     [
-      {:prepare, name, query.statement, Protocol.oids(query.param_oids)}
+      {:prepare, name, query.statement, Protocol.oids(query.param_oids)},
+      {:describe, name}
       | steps(%{query | name: name}, values)
     ]
   end
@@ -402,15 +446,38 @@ defmodule Causeway.Postgres.Statements do
   defp format(%{result: nil}), do: 1
   defp format(%{result: codec}), do: codec.result_format
 
-  @doc "What has come of a statement that was run."
+  @doc """
+  What has come of a statement that was run: its result, and the statement as it is to be used from then on, or what
+  `failed` has to say.
+  """
   def finish(session, query, answer, deadline, failed) do
-    # Prepared, it is, whatever has come of running it.
-    query = prepared(session, query, answer.ended)
-
     case List.last(answer.ended) do
-      {:ok, tag, frames, _} -> decode(session, query, answer, tag, frames, deadline)
-      {:error, error} -> failed.(told(first_error(answer.ended, error), query), answer.state)
+      {:ok, tag, frames, columns} ->
+        columns = described_columns(answer.ended) || columns
+        decode(session, query, columns, {answer, tag, frames}, deadline)
+
+      {:error, error} ->
+        keep_prepared(session, query, answer.ended)
+        failed.(told(first_error(answer.ended, error), query), answer.state)
     end
+  end
+
+  # Prepared, it is, whatever has come of running it.
+  defp keep_prepared(session, %{name: {:new, name}} = query, [{:ok, _, _, _} | _] = ended) do
+    columns = described_columns(ended)
+
+    if columns != nil and row(columns) == query.row,
+      do: Cache.keep(session, prepared(query)),
+      else: Cache.close(session, [name])
+  end
+
+  defp keep_prepared(_session, _query, _ended), do: :ok
+
+  defp described_columns(ended) do
+    Enum.find_value(ended, fn
+      {:described, _, columns} -> columns
+      _ -> nil
+    end)
   end
 
   defp first_error(ended, last) do
@@ -422,33 +489,75 @@ defmodule Causeway.Postgres.Statements do
   end
 
   defp told(error, query),
-    do: %{error | query: query.statement, connection_id: query.connection_id}
+    do: %{error | query: query.statement, connection_id: query.connection_id, step: nil}
 
-  defp prepared(session, %{name: {:new, name}} = query, [{:ok, _, _, _} | _]) do
-    query = %{query | name: name}
-    Cache.keep(session, query)
-    query
-  end
+  # The columns are those that the values are of, nil when they cannot have changed: the server runs no statement under a
+  # name whose columns have.
+  defp decode(session, old, columns, {answer, tag, frames}, deadline) do
+    fetch = fetch(session, deadline)
 
-  defp prepared(_session, %{name: {:new, _}} = query, _ended), do: %{query | name: nil}
-  defp prepared(_session, query, _ended), do: query
-
-  defp decode(_session, %Query{result: nil} = query, answer, tag, _frames, _deadline),
-    do: {:ok, result(answer, tag, nil, nil, query.connection_id)}
-
-  defp decode(session, query, answer, tag, frames, deadline) do
-    case Types.decode(query.types, query.result, frames, fetch(session, deadline)) do
-      {:ok, rows, codec} ->
-        if codec.ref != query.result.ref, do: Cache.update(session, %{query | result: codec})
-        {:ok, result(answer, tag, query.columns, rows, query.connection_id)}
-
-      {:error, %Error{} = error} ->
-        {:error, error}
-
-      {:error, reason} ->
-        {:error, %Error{reason: :decode, detail: inspect(reason), query: query.statement}}
+    with {:ok, query} <- with_columns(prepared(old), columns, fetch),
+         {:ok, query, rows} <- decode_rows(query, frames, fetch) do
+      remember(session, old, query)
+      {:ok, query, result(answer, tag, query.columns, rows, query.connection_id)}
+    else
+      {:error, error} -> undecodable(session, old, error)
     end
   end
+
+  defp undecodable(session, query, error) do
+    Cache.forget(session, query.statement)
+
+    if is_exception(error),
+      do: {:error, error},
+      else: {:error, %Error{reason: :decode, detail: inspect(error), query: query.statement}}
+  end
+
+  defp remember(_session, query, query), do: :ok
+  defp remember(_session, %{row: :unknown}, _query), do: :ok
+  defp remember(session, %{name: {:new, _}}, query), do: Cache.keep(session, query)
+  defp remember(session, _old, query), do: Cache.update(session, query)
+
+  defp prepared(%{name: {:new, name}} = query), do: %{query | name: name}
+  defp prepared(query), do: query
+
+  defp decode_rows(%{result: nil} = query, _frames, _fetch), do: {:ok, query, nil}
+
+  defp decode_rows(query, frames, fetch) do
+    with {:ok, rows, codec} <- Types.decode(query.types, query.result, frames, fetch),
+         do: {:ok, %{query | result: codec}, rows}
+  end
+
+  @doc """
+  A statement with the columns that its values are of. Between its being described and run, another session may have
+  altered its tables.
+  """
+  def with_columns(query, nil, _fetch), do: {:ok, query}
+
+  def with_columns(query, columns, fetch) do
+    if row(columns) == query.row,
+      do: {:ok, query},
+      else: with_other_columns(query, columns, fetch)
+  end
+
+  # They are in the format that was asked for with the columns of before in mind.
+  defp with_other_columns(query, columns, fetch) do
+    with {:ok, codec} <- column_codec(query.types, columns, fetch) do
+      case {format(query), codec} do
+        {0, %{}} ->
+          {:ok, renewed(query, columns, Types.text_columns(codec))}
+
+        {1, %{result_format: 0}} ->
+          {:error, %Error{reason: :decode, detail: @other_format, query: query.statement}}
+
+        _ ->
+          {:ok, renewed(query, columns, codec)}
+      end
+    end
+  end
+
+  defp renewed(query, columns, codec),
+    do: %{query | row: row(columns), columns: names(columns), result: codec}
 
   defp result(answer, tag, columns, rows, id) do
     {command, n} = Protocol.tag(tag)
@@ -464,12 +573,30 @@ defmodule Causeway.Postgres.Statements do
   end
 
   # The server has dropped the statement (DISCARD ALL, a pooler), or its columns have changed.
-  defp stale?(%{reason: :server, postgres: %{pg_code: "26000"}}), do: true
+  @doc "Whether what is known of a statement no longer holds, and it can be run when it is found out anew."
+  def stale?(%{reason: :server, postgres: %{pg_code: "26000"}}), do: true
 
-  defp stale?(%{reason: :server, postgres: %{pg_code: "0A000", routine: "RevalidateCachedQuery"}}),
+  def stale?(%{reason: :server, postgres: %{pg_code: "0A000", routine: "RevalidateCachedQuery"}}),
     do: true
 
-  defp stale?(_), do: false
+  # Its parameters were sent as what is no type any more, or is not the one that is wanted.
+  def stale?(%{reason: :server, postgres: %{pg_code: code}}) when code in ["42704", "42804"],
+    do: true
+
+  def stale?(%{
+        reason: :server,
+        postgres: %{pg_code: "XX000", message: "cache lookup failed for type" <> _}
+      }),
+      do: true
+
+  # A column is of a type now that can only be asked for as text.
+  def stale?(%{
+        reason: :server,
+        postgres: %{pg_code: "42883", routine: "getTypeBinaryOutputInfo"}
+      }),
+      do: true
+
+  def stale?(_), do: false
 
   # ---- several statements ----
 
@@ -496,7 +623,7 @@ defmodule Causeway.Postgres.Statements do
   end
 
   defp text_result(tag, frames, columns, id) do
-    rows = if columns, do: texts(frames, max(length(columns), 1))
+    rows = if columns, do: texts(frames, length(columns))
     result(%{notices: []}, tag, names(columns), rows, id)
   end
 
@@ -511,9 +638,6 @@ defmodule Causeway.Postgres.Statements do
       end
     end
   end
-
-  @doc "A name as SQL has it."
-  defdelegate quoted(name), to: Listeners
 
   # ---- time ----
 

@@ -10,12 +10,15 @@ defmodule Causeway.Postgres.Streaming do
     Codec,
     Error,
     Protocol,
+    Query,
     Request,
     Result,
     Session,
     Statements,
     Types
   }
+
+  alias Causeway.Postgres.StatementCache, as: Cache
 
   @credit 4
   @savepoint "causeway_stream"
@@ -33,7 +36,10 @@ defmodule Causeway.Postgres.Streaming do
     # What there is to raise once all that came before it has been consumed.
     error: nil,
     # The transaction's, at the end of the answer.
-    state: :open
+    state: :open,
+    # The statement, of rows. How to begin again, while nothing was delivered.
+    query: nil,
+    again: nil
   ]
 
   # ---- rows ----
@@ -44,19 +50,35 @@ defmodule Causeway.Postgres.Streaming do
     max_rows = Keyword.get(opts, :max_rows, 500)
 
     # What is found out at the beginning goes with every piece: in a closure, it would be found out too early.
-    begin = fn ->
-      query = ok!(Statements.known(session, sql, timeout))
-      values = ok!(Codec.encode(query.params, params))
+    begin = fn sql ->
+      {query, values} = ready(session, sql, params, timeout)
 
       body =
         Protocol.run(in_savepoint(session, Statements.steps(query, values)), @credit, max_rows)
 
-      {start(session, body, timeout, query.statement), query}
+      %{start(session, body, timeout, query.statement) | query: query}
     end
 
-    begin
-    |> Stream.resource(&next/1, fn {stream, _} -> stop(stream) end)
+    fn -> %{begin.(sql) | again: begin} end
+    |> Stream.resource(&next/1, &stop/1)
     |> Stream.map(&result/1)
+  end
+
+  # Types may have changed since a statement was met that refuses its parameters.
+  defp ready(session, sql, params, timeout) do
+    query = ok!(Statements.known(session, sql, timeout))
+
+    with {:error, refusal} <- Codec.encode(query.params, params),
+         true <- Statements.about_types?(refusal) || {:error, refusal},
+         Types.forget(query.types),
+         Cache.forget(session, query.statement),
+         {:ok, query} <- Statements.known(session, query.statement, timeout),
+         {:ok, values} <- Codec.encode(query.params, params) do
+      {query, values}
+    else
+      {:ok, values} -> {query, values}
+      {:error, error} -> raise error
+    end
   end
 
   defp in_savepoint(%Session{lock: nil}, steps), do: steps
@@ -78,14 +100,25 @@ defmodule Causeway.Postgres.Streaming do
   end
 
   # The connection is under way with the stream, so types that nobody has met yet cannot be looked up.
-  defp decode(query, n, values) do
-    case Types.decode(query.types, query.result, [{values, n}], fn _ -> {:error, :busy} end) do
+  defp busy(_sql), do: {:error, :busy}
+
+  defp decode(%{result: %Codec{}} = query, n, values) do
+    case Types.decode(query.types, query.result, [{values, n}], &busy/1) do
       {:ok, rows, _codec} ->
         rows
 
       {:error, reason} ->
         raise Error, reason: :decode, detail: inspect(reason), query: query.statement
     end
+  end
+
+  # Its columns have changed, to types that would have to be looked up.
+  defp decode(%{result: nil}, _n, _values), do: nil
+
+  defp decode(%{result: reason, statement: sql}, _n, _values) do
+    if is_exception(reason),
+      do: raise(reason),
+      else: raise(Error, reason: :decode, detail: inspect(reason), query: sql)
   end
 
   # ---- COPY ----
@@ -97,13 +130,14 @@ defmodule Causeway.Postgres.Streaming do
 
     whole =
       if session.lock,
-        do: "SAVEPOINT #{@savepoint}; #{sql}; RELEASE SAVEPOINT #{@savepoint}",
+        # A comment at the end of it would take in what follows on its line.
+        do: "SAVEPOINT #{@savepoint}; #{sql}\n; RELEASE SAVEPOINT #{@savepoint}",
         else: sql
 
-    begin = fn -> {start(session, Protocol.copy_out(whole, @credit), timeout, sql), nil} end
+    begin = fn -> start(session, Protocol.copy_out(whole, @credit), timeout, sql) end
 
     begin
-    |> Stream.resource(&next/1, fn {stream, _} -> stop(stream) end)
+    |> Stream.resource(&next/1, &stop/1)
     |> Stream.map(fn {data, nil} -> data end)
   end
 
@@ -119,37 +153,60 @@ defmodule Causeway.Postgres.Streaming do
     }
   end
 
-  defp next({%{error: error, sql: sql}, _}) when error != nil, do: raise(%{error | query: sql})
+  defp next(%{error: error, state: state} = stream) when error != nil and state != :open do
+    if Statements.stale?(error), do: Cache.forget(stream.session, stream.sql)
 
-  defp next({%{state: :open} = stream, query}) do
+    if Statements.stale?(error) and state == ?I and stream.again != nil,
+      do: next(stream.again.(stream.sql)),
+      else: raise(%{error | query: stream.sql})
+  end
+
+  defp next(%{state: :open} = stream) do
     case Request.next(stream.session, stream.ref, stream.wait) do
       {:more, records} ->
         Request.tell(stream.session, stream.ref, Protocol.credit(1))
-        pieces(stream, query, records)
+        pieces(stream, records)
 
       {:last, state, records} ->
         Request.finish(stream.ref)
-        pieces(%{stream | state: state}, query, records)
+        pieces(%{stream | state: state}, records)
 
       {:notice, _} ->
-        next({stream, query})
+        next(stream)
 
       {:error, error} ->
-        {[], {%{stream | state: :lost, error: error}, query}}
+        {[], %{stream | state: :lost, error: error}}
     end
   end
 
-  defp next(acc), do: {:halt, acc}
+  defp next(stream), do: {:halt, stream}
 
-  defp pieces(stream, query, records) do
+  defp pieces(stream, records) do
     {pieces, stream} = records |> Protocol.records() |> Enum.flat_map_reduce(stream, &record/2)
-    {for(piece <- pieces, do: {piece, query}), {stream, query}}
+    stream = if pieces == [], do: stream, else: %{stream | again: nil}
+    {for(piece <- pieces, do: {piece, stream.query}), stream}
   end
 
   defp record({:rows, n, values}, stream), do: {[{n, values}], stream}
   defp record({:end, 0, _, _tag}, stream), do: {[], ended(stream)}
   defp record({:end, n, values, _tag}, stream), do: {[{n, values}], ended(stream)}
   defp record({:copy, data}, stream), do: {[data], stream}
+
+  # They come before any rows, and may be other ones than those it was described with.
+  defp record({:columns, columns}, %{query: %Query{} = query} = stream) do
+    case Statements.with_columns(query, columns, &busy/1) do
+      {:ok, ^query} ->
+        {[], stream}
+
+      {:ok, query} ->
+        Cache.update(stream.session, query)
+        {[], %{stream | query: query}}
+
+      {:error, error} ->
+        Cache.forget(stream.session, query.statement)
+        {[], %{stream | query: %{query | result: error}}}
+    end
+  end
 
   defp record({:error, why, fields}, stream),
     do: {[], %{stream | error: stream.error || Error.server(why, fields)}}

@@ -27,7 +27,8 @@ defmodule Causeway.Postgres.Transaction do
       raise ArgumentError,
             "a transaction within another one has its modes: #{inspect(opts)} cannot be set"
 
-    name = "causeway_#{depth}"
+    # Two processes may be within the same one at once.
+    name = "causeway_#{depth}_#{:erlang.unique_integer([:positive])}"
 
     {"SAVEPOINT #{name}", "RELEASE SAVEPOINT #{name}",
      "ROLLBACK TO SAVEPOINT #{name}; RELEASE SAVEPOINT #{name}"}
@@ -54,11 +55,11 @@ defmodule Causeway.Postgres.Transaction do
       fun.(inner)
     catch
       :throw, {:causeway_rollback, ^lock, ^depth, reason} ->
-        Statements.control(inner, rollback, timeout, role)
+        undo(inner, rollback, timeout, role)
         {:error, reason}
 
       kind, reason ->
-        Statements.control(inner, rollback, timeout, role)
+        undo(inner, rollback, timeout, role)
         :erlang.raise(kind, reason, __STACKTRACE__)
     else
       result -> commit(inner, result, ends)
@@ -75,9 +76,15 @@ defmodule Causeway.Postgres.Transaction do
 
       {:error, error} ->
         # Whatever is left of it. A failed transaction does not let go of a savepoint.
-        Statements.control(inner, rollback, timeout, role)
+        undo(inner, rollback, timeout, role)
         {:error, failed(error)}
     end
+  end
+
+  # When that cannot be, as another process is inside still, the connection does it as if this one had died.
+  defp undo(inner, rollback, timeout, role) do
+    with {:error, _} when role == :end <- Statements.control(inner, rollback, timeout, role),
+         do: send(inner.pid, {:causeway_abandon, inner.lock})
   end
 
   defp failed(%{postgres: %{pg_code: "25P02"}}), do: %Error{reason: :rolled_back}

@@ -110,9 +110,17 @@ defmodule Causeway.Postgres.Types do
 
   defp receivable?(spec), do: not TypeWalk.any?(spec, &(&1 == :literal))
 
-  defp text_columns(types, columns, found, specs) do
-    codec = compile(types, columns, found, for(_ <- specs, do: :literal))
-    %{codec | specs: specs, json: Json.plan(specs), result_format: 0}
+  defp text_columns(types, columns, found, specs),
+    do: text_columns(compile(types, columns, found, specs))
+
+  @doc "The same codec for values that were asked for as text."
+  @spec text_columns(Codec.t()) :: Codec.t()
+  def text_columns(%Codec{result_format: 0} = codec), do: codec
+
+  def text_columns(%Codec{} = codec) do
+    literals = for {_, mod} <- codec.columns, do: {mod, :literal}
+    ref = :causeway_nif.pg_codec_compile(literals, [], codec.options.flags)
+    %{codec | ref: ref, result_format: 0}
   end
 
   @doc """

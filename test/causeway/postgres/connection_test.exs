@@ -115,7 +115,7 @@ defmodule Causeway.Postgres.ConnectionTest do
     assert {:error, %Error{reason: :not_connected}} = Postgres.query(session, "select 1")
     assert {:error, %Error{reason: :not_connected}} = Postgres.query(session, "begin")
     assert {:error, %Error{reason: :not_connected}} = Postgres.transaction(session, & &1)
-    assert catch_exit(Postgres.query(conn, "select 1"))
+    assert {:error, %Error{reason: :not_connected}} = Postgres.query(conn, "select 1")
   end
 
   test "a killed connection process, while something runs", %{database: database} do

@@ -26,6 +26,47 @@ defmodule Causeway.Postgres.CopyTest do
              |> Enum.reverse()
   end
 
+  test "in: a backend that is terminated half-way", %{database: database} do
+    for way <- [:enumerable, :collectable], last <- [10_000, 500_000] do
+      conn = connect!(database)
+      other = connect!(database)
+      Postgres.query!(conn, "create temp table t (a int, b text)")
+      %{connection_id: pid} = Postgres.info(conn)
+
+      data =
+        Stream.map(-100_000..last, fn i ->
+          if i == 0, do: one!(other, "select pg_terminate_backend($1)", [pid])
+          "1\tx\n"
+        end)
+
+      error =
+        if way == :enumerable,
+          do: elem(Postgres.copy_in(conn, "copy t from stdin", data), 1),
+          else: catch_error(Enum.into(data, Postgres.copy(conn, "copy t from stdin")))
+
+      assert %Error{} = error
+      assert one!(conn, "select 1") == 1
+    end
+  end
+
+  test "in: what is refused while it is being collected", %{conn: conn} do
+    data = Stream.map(1..1_000_000, &if(&1 == 10, do: "bad\n", else: "1\tx\n"))
+
+    assert %Error{postgres: %{code: :invalid_text_representation}} =
+             catch_error(Enum.into(data, Postgres.copy(conn, "copy t from stdin")))
+
+    assert one!(conn, "select count(*) from t") == 0
+  end
+
+  test "out: a comment at the end, in a transaction", %{conn: conn} do
+    Postgres.transaction(conn, fn tx ->
+      assert ["1\n"] = Enum.to_list(Postgres.copy_out(tx, "copy (select 1) to stdout -- one"))
+
+      assert {:error, %{postgres: %{code: :invalid_savepoint_specification}}} =
+               Postgres.query(tx, "release savepoint causeway_stream")
+    end)
+  end
+
   test "in: more than goes into any buffer", %{conn: conn} do
     line = "1\t" <> String.duplicate("x", 10_000) <> "\n"
 

@@ -126,4 +126,22 @@ defmodule Causeway.Postgres.PipelineTest do
     # Another connection.
     assert one!(conn, "select 1") == 1
   end
+
+  test "one that cannot be committed", %{database: database} do
+    conn = connect!(database)
+
+    {:ok, _} =
+      Postgres.script(conn, """
+      create table parents (id int primary key);
+      create table children (id int references parents deferrable initially deferred)
+      """)
+
+    insert = {"insert into children values ($1)", [1]}
+    assert {:error, %{step: nil} = error} = Postgres.pipeline(conn, [insert, "select 1"])
+    assert error.postgres.code == :foreign_key_violation
+    results = Postgres.pipeline(conn, ["select 1", insert, "select 2"], transaction: false)
+    assert {:ok, [{:ok, _}, {:error, %{step: 1} = error}, {:ok, _}]} = results
+    assert error.postgres.code == :foreign_key_violation
+    assert one!(conn, "select count(*) from children") == 0
+  end
 end

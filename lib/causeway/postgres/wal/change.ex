@@ -12,6 +12,10 @@ defmodule Causeway.Postgres.WAL.Change do
   Values are terms as queries give them, or the server's text, by option. NULL is `nil`. A large value that an update
   left alone is not sent by the server, and is `:unchanged_toast` in `:new`: what it is, only the table knows, or
   `:old`.
+
+  The log may be older than the catalogue. A composite that was altered after it was written is a tuple of what it held
+  then. Of types that were dropped, or whose binary form is not known here, arrays and composites are decoded by the types
+  that they say they hold, and other values, as terms, are `{:undecoded, bytes}`.
   """
 
   alias Causeway.Postgres.WAL.Relation

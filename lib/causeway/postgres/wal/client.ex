@@ -125,22 +125,12 @@ defmodule Causeway.Postgres.WAL.Client do
   defp rows([{:columns, columns} | rest], _, _), do: rows(rest, length(columns), [])
 
   defp rows([{:rows, n, values} | rest], width, rows),
-    do: rows(rest, width, rows ++ cut(values, n, width))
+    do: rows(rest, width, rows ++ Protocol.text_rows(values, n, width))
 
   defp rows([{:end, n, values, _} | rest], width, rows),
-    do: rows(rest, width, rows ++ cut(values, n, width))
+    do: rows(rest, width, rows ++ Protocol.text_rows(values, n, width))
 
   defp rows([{:error, why, fields} | _], _, _), do: {:error, Error.server(why, fields)}
   defp rows([_ | rest], width, rows), do: rows(rest, width, rows)
   defp rows([], _, rows), do: {:ok, rows}
-
-  defp cut(_values, 0, _width), do: []
-
-  defp cut(values, n, width) do
-    {row, values} = Enum.map_reduce(1..width//1, values, fn _, values -> value(values) end)
-    [row | cut(values, n - 1, width)]
-  end
-
-  defp value(<<-1::signed-32, rest::binary>>), do: {nil, rest}
-  defp value(<<n::32, text::binary-size(n), rest::binary>>), do: {:binary.copy(text), rest}
 end

@@ -317,9 +317,12 @@ defmodule Causeway.Postgres.WAL.Consumer do
     end
   end
 
-  # When the source is to end, it does not wait for all that is on its way.
+  # When the source is to end, it does not wait for all that is on its way. When it was killed, the next one may be there
+  # already, with a handler of its own.
   defp look_up(state) do
-    if Counters.get(state.counters, :stopping) == 0, do: state, else: %{state | ref: nil}
+    if Counters.get(state.counters, :stopping) == 0 and Process.alive?(state.source),
+      do: state,
+      else: %{state | ref: nil}
   end
 
   # ---- confirmations ----

@@ -10,6 +10,7 @@ defmodule Causeway.Postgres.WAL.Error do
     * `{:slot_missing, slot}` - there is no such slot, and none is to be made
     * `{:slot_lost, slot, why}` - it was there, and is gone, or the server has invalidated it: what was committed since
       is not in it
+    * `{:standby, slot}` - the server is a standby, and has no such slot
     * `{:slot_of_another_kind, slot, what}` - it is physical, or of another output plugin or database
     * `{:publication_missing, names}` - changes of tables cannot be told without
     * `{:publication_too_new, names}` - the publication is younger than what is to be read with it
@@ -44,6 +45,11 @@ defmodule Causeway.Postgres.WAL.Error do
   defp format({:slot_lost, slot, why}) do
     "replication slot #{inspect(slot)} is lost: #{why}. What was committed since the last confirmed position cannot be " <>
       "read any more. Bring what depends on it in order again, and start with a new slot; or see on_slot_lost: :recreate"
+  end
+
+  defp format({:standby, slot}) do
+    "the server is a standby without the replication slot #{inspect(slot)}; with target_server_type: :primary among the " <>
+      "options of the connection, standbys are passed over"
   end
 
   defp format({:slot_of_another_kind, slot, what}),

@@ -18,6 +18,9 @@ defmodule Causeway.Postgres.WAL.Handler do
   is read than fits the buffer. A handler that crashes takes the consumer with it, whose supervisor starts it again;
   it goes on after the last transaction that was confirmed. `use` defines all callbacks but `handle_transaction/2`.
 
+  Crash reports of it show neither its state and argument nor the transaction; but an exception of the handler's own is
+  logged with what it says.
+
   ## What is confirmed
 
     * `{:ack, state}` - this transaction and all before it are done. The server forgets about them. For a part that is

@@ -2,7 +2,7 @@ defmodule Causeway.Postgres.WAL.Publication do
   @moduledoc false
   # The publications that are to be read: whether they are there, and, on request, as they should be.
 
-  alias Causeway.Postgres.WAL
+  alias Causeway.Postgres.{Protocol, WAL}
   alias Causeway.Postgres.WAL.{Client, Slot}
 
   @doc "Makes sure of the publications. Comes before the slot, as a slot cannot see younger ones."
@@ -72,7 +72,7 @@ defmodule Causeway.Postgres.WAL.Publication do
 
   defp create(name, wanted) do
     tables = if wanted.tables == :all, do: "FOR ALL TABLES", else: "FOR #{list(wanted.tables)}"
-    "CREATE PUBLICATION #{Slot.quoted(name)} #{tables} WITH #{settings(wanted)}"
+    "CREATE PUBLICATION #{Protocol.quoted(name)} #{tables} WITH #{settings(wanted)}"
   end
 
   # Whether it is for all tables cannot be altered.
@@ -89,7 +89,7 @@ defmodule Causeway.Postgres.WAL.Publication do
   end
 
   defp alter(client, name, found, wanted) do
-    name = Slot.quoted(name)
+    name = Protocol.quoted(name)
 
     set_tables =
       if wanted.tables != :all and Enum.sort(wanted.tables) != Enum.sort(found.tables),
@@ -111,7 +111,7 @@ defmodule Causeway.Postgres.WAL.Publication do
   defp list(tables) do
     "TABLE " <>
       Enum.map_join(tables, ", ", fn {schema, table} ->
-        Slot.quoted(schema) <> "." <> Slot.quoted(table)
+        Protocol.quoted(schema) <> "." <> Protocol.quoted(table)
       end)
   end
 

@@ -3,7 +3,7 @@ defmodule Causeway.Postgres.WAL.Setup do
   # All that comes before the stream: a connection, the publication, the slot, and from where to go on. Runs in a
   # process of its own, which gives the port program to the one that wants the stream.
 
-  alias Causeway.Postgres.{LSN, WAL}
+  alias Causeway.Postgres.{LSN, Protocol, WAL}
   alias Causeway.Postgres.WAL.{Client, Publication, Slot, Timeline}
 
   @typedoc """
@@ -148,7 +148,7 @@ defmodule Causeway.Postgres.WAL.Setup do
         if(options.streaming and past.streaming, do: [streaming: "on"], else: []) ++
         if(options.origin == :none, do: [origin: "none"], else: [])
 
-    "START_REPLICATION SLOT #{Slot.quoted(options.slot)} LOGICAL #{LSN.to_string(start)} (" <>
+    "START_REPLICATION SLOT #{Protocol.quoted(options.slot)} LOGICAL #{LSN.to_string(start)} (" <>
       Enum.map_join(given, ", ", fn {name, value} -> "#{name} #{Slot.literal(value)}" end) <> ")"
   end
 
@@ -157,5 +157,5 @@ defmodule Causeway.Postgres.WAL.Setup do
   defp proto(version) when version >= 150_000, do: "3"
   defp proto(_), do: "2"
 
-  defp names(names), do: Enum.map_join(names, ",", &Slot.quoted/1)
+  defp names(names), do: Enum.map_join(names, ",", &Protocol.quoted/1)
 end

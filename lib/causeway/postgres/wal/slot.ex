@@ -2,7 +2,7 @@ defmodule Causeway.Postgres.WAL.Slot do
   @moduledoc false
   # The replication slot: whether it is there and good, or is to be made.
 
-  alias Causeway.Postgres.{Error, LSN, WAL}
+  alias Causeway.Postgres.{Error, LSN, Protocol, WAL}
   alias Causeway.Postgres.WAL.Client
 
   @typedoc "A slot that was just made. Without a snapshot, `snapshot` is nil."
@@ -18,9 +18,16 @@ defmodule Causeway.Postgres.WAL.Slot do
   @spec prepare(Client.t(), WAL.Options.t(), atom, (term -> any)) ::
           {:ok, %{confirmed: LSN.t(), created: created | nil}} | {:error, Exception.t()}
   def prepare(client, options, past, slow) do
-    with {:ok, found} <- find(client, options.slot),
-         do: decide(found, client, options, past, slow)
+    with {:ok, found} <- find(client, options.slot) do
+      if found == nil and standby?(client),
+        do: error({:standby, options.slot}),
+        else: decide(found, client, options, past, slow)
+    end
   end
+
+  # It may become the primary and have the slot then, or is only in the way of the one that has it.
+  defp standby?(client),
+    do: List.keyfind(client.facts[:parameters], "in_hot_standby", 0) == {"in_hot_standby", "on"}
 
   defp decide(nil, client, %{temporary: true} = options, _past, slow),
     do: create(client, options, slow)
@@ -108,7 +115,7 @@ defmodule Causeway.Postgres.WAL.Slot do
 
   defp create(client, options, slow) do
     sql =
-      "CREATE_REPLICATION_SLOT #{quoted(options.slot)}#{if options.temporary, do: " TEMPORARY"} LOGICAL pgoutput " <>
+      "CREATE_REPLICATION_SLOT #{Protocol.quoted(options.slot)}#{if options.temporary, do: " TEMPORARY"} LOGICAL pgoutput " <>
         create_options(client.facts[:server_version], options)
 
     tell = fn -> slow.(:slot_creation) end
@@ -138,12 +145,9 @@ defmodule Causeway.Postgres.WAL.Slot do
   defp drop(client, slot), do: Client.run(client, drop_sql(slot))
 
   @doc "The statement that drops a slot, on a connection for replication."
-  def drop_sql(slot), do: "DROP_REPLICATION_SLOT #{quoted(slot)} WAIT"
+  def drop_sql(slot), do: "DROP_REPLICATION_SLOT #{Protocol.quoted(slot)} WAIT"
 
   # ---- quoting ----
-
-  @doc "A name, quoted."
-  def quoted(name), do: [?", String.replace(name, "\"", "\"\""), ?"] |> IO.iodata_to_binary()
 
   @doc "A text, quoted."
   def literal(text), do: [?', String.replace(text, "'", "''"), ?'] |> IO.iodata_to_binary()

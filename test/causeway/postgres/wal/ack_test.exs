@@ -260,6 +260,8 @@ defmodule Causeway.Postgres.WAL.AckTest do
 
     Process.flag(:trap_exit, true)
     {:ok, wal} = WAL.start_link(wal_options(context, answer: crash))
+    # Before the slot is there nothing is kept for it.
+    assert_receive {:event, {:connected, _}}, 10_000
     for id <- 1..2, do: insert!(context, id)
     assert_receive {:EXIT, ^wal, {:shutdown, :enough}}, 10_000
     assert [1, 2] = for(_ <- 1..2, do: id(next()))
