@@ -68,6 +68,8 @@ CORE := $(call objects_of,c_src/core/*.c)
 WAL := $(call objects_of,c_src/wal/*.c)
 NIF_OBJECTS := $(call objects_of,c_src/nif/*.c)
 PORT_OBJECTS := $(call objects_of,c_src/port/*.c)
+# What of it knows neither libpq nor ei, and is tested by itself.
+PORT_PLAIN := $(patsubst %,$(BUILD)/c_src/port/port_%.o,frame mem request term)
 # The harness: whatever in test/c is not a test program.
 HARNESS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out test/c/test_%,$(wildcard test/c/*.c)))
 TESTS := $(patsubst test/c/%.c,%,$(wildcard test/c/test_*.c))
@@ -78,7 +80,7 @@ PG_BENCHES := $(patsubst bench/%.c,%,$(wildcard bench/pg_*.c))
 
 PRELOADS := $(patsubst test/preload/%.c,%,$(wildcard test/preload/*.c))
 
-OBJECTS := $(CORE) $(WAL) $(NIF_OBJECTS) $(HARNESS) $(BENCHES:%=$(BUILD)/bench/%.o) \
+OBJECTS := $(CORE) $(WAL) $(NIF_OBJECTS) $(PORT_PLAIN) $(HARNESS) $(BENCHES:%=$(BUILD)/bench/%.o) \
   $(call objects_of,test/c/*.c test/fuzz/*.c test/preload/*.c)
 PG_OBJECTS := $(PORT_OBJECTS) $(PG_BENCHES:%=$(BUILD)/bench/%.o)
 SOURCES := $(wildcard c_src/*/*.[ch] test/c/*.[ch] test/fuzz/*.[ch] test/preload/*.[ch] bench/*.[ch])
@@ -169,12 +171,13 @@ PORT_CFLAGS = -D_GNU_SOURCE -D__ERL_NIF_H__ $(PQ_CFLAGS) -I$(EI_DIR)/include
 $(NIF_OBJECTS): OWN_CFLAGS = -DEI_H -DLIBPQ_FE_H -I$(ERTS_INCLUDE_DIR)
 $(CORE) $(WAL): OWN_CFLAGS = -D__ERL_NIF_H__ -DEI_H -DLIBPQ_FE_H
 $(PG_OBJECTS): OWN_CFLAGS = $(PORT_CFLAGS)
+$(PORT_PLAIN): OWN_CFLAGS = -D_GNU_SOURCE -D__ERL_NIF_H__ -DEI_H -DLIBPQ_FE_H
 
-$(BUILD)/bin/test_%: $(BUILD)/test/c/test_%.o $(HARNESS) $(CORE) $(WAL)
+$(BUILD)/bin/test_%: $(BUILD)/test/c/test_%.o $(HARNESS) $(PORT_PLAIN) $(CORE) $(WAL)
 	$(link)
-$(BUILD)/bin/replay_%: $(BUILD)/test/fuzz/fuzz_%.o $(BUILD)/test/fuzz/replay.o $(HARNESS) $(CORE) $(WAL)
+$(BUILD)/bin/replay_%: $(BUILD)/test/fuzz/fuzz_%.o $(BUILD)/test/fuzz/replay.o $(HARNESS) $(PORT_PLAIN) $(CORE) $(WAL)
 	$(link)
-$(BUILD)/bin/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(HARNESS) $(CORE) $(WAL)
+$(BUILD)/bin/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(HARNESS) $(PORT_PLAIN) $(CORE) $(WAL)
 	$(link) -fsanitize=fuzzer
 $(BUILD)/bin/seeds: $(BUILD)/test/fuzz/seeds.o $(HARNESS) $(CORE) $(WAL)
 	$(link)

@@ -281,8 +281,8 @@ static void serve(struct port *port, short ready) {
         port_lost(port, NULL);
 }
 
-/* A write that fails closes libpq's socket at times, and tells nobody: in the midst of a COPY nothing
- * else would. */
+/* A write that fails closes libpq's socket at times, and tells nobody: in the midst of a COPY
+ * nothing else would. */
 static void notice_loss(struct port *port) {
     if (!port->conn || port->job->raw || port->leaving || PQstatus(port->conn) != CONNECTION_BAD)
         return;

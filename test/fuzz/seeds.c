@@ -238,6 +238,114 @@ static void seed_pgoutput(void) {
     cw_buf_free(&streamed);
 }
 
+/* ---- requests to the port program ---- */
+
+static void put_u32(struct cw_buf *buf, uint32_t v) {
+    for (int shift = 24; shift >= 0; shift -= 8)
+        cw_buf_byte(buf, (uint8_t)(v >> shift));
+}
+
+/* As an external term: a tuple of so many elements, of which the tag is the first. */
+static void put_tuple(struct cw_buf *buf, uint8_t n, const char *tag) {
+    cw_buf_byte(buf, 104);
+    cw_buf_byte(buf, n);
+    cw_buf_byte(buf, 119);
+    cw_buf_byte(buf, (uint8_t)strlen(tag));
+    cw_buf_put(buf, tag, strlen(tag));
+}
+
+static void put_binary(struct cw_buf *buf, const void *p, size_t n) {
+    cw_buf_byte(buf, 109);
+    put_u32(buf, (uint32_t)n);
+    cw_buf_put(buf, p, n);
+}
+
+static void put_list(struct cw_buf *buf, uint32_t n) {
+    cw_buf_byte(buf, 108);
+    put_u32(buf, n);
+}
+
+static void put_small(struct cw_buf *buf, uint8_t v) {
+    cw_buf_byte(buf, 97);
+    cw_buf_byte(buf, v);
+}
+
+/* Id, timeout, version, and the tuple. */
+static struct cw_buf request(uint8_t n, const char *tag) {
+    struct cw_buf buf = fuzz_buf();
+    put_u32(&buf, 1);
+    put_u32(&buf, 5000);
+    cw_buf_byte(&buf, 131);
+    put_tuple(&buf, n, tag);
+    return buf;
+}
+
+static void save_request(const char *name, struct cw_buf buf) {
+    save("request", name, cw_buf_slice(&buf, 0));
+    cw_buf_free(&buf);
+}
+
+static void put_values(struct cw_buf *buf) {
+    put_binary(buf, "\0\0\0\2ab\377\377\377\377", 10);
+    put_binary(buf, "\0\1", 2);
+    put_small(buf, 1);
+}
+
+static struct cw_buf run_request(void) {
+    struct cw_buf run = request(4, "run");
+    put_small(&run, 4);
+    put_small(&run, 100);
+    put_list(&run, 6);
+    put_tuple(&run, 4, "prepare");
+    put_binary(&run, "name", 4);
+    put_binary(&run, "select $1, $2", 13);
+    put_binary(&run, "\0\0\0\24\0\0\0\31", 8);
+    put_tuple(&run, 2, "describe");
+    put_binary(&run, "name", 4);
+    put_tuple(&run, 5, "execute");
+    put_binary(&run, "name", 4);
+    put_values(&run);
+    put_tuple(&run, 1, "sync");
+    put_tuple(&run, 6, "query");
+    put_binary(&run, "select $1, $2", 13);
+    put_binary(&run, "", 0);
+    put_values(&run);
+    put_tuple(&run, 2, "close");
+    put_binary(&run, "name", 4);
+    cw_buf_byte(&run, 106);
+    return run;
+}
+
+static void seed_requests(void) {
+    struct cw_buf connect = request(2, "connect"), simple = request(4, "run");
+    put_list(&connect, 2);
+    for (int i = 0; i < 2; i++) {
+        cw_buf_put(&connect, "h\2", 2);
+        put_binary(&connect, i ? "port" : "host", 4);
+        put_binary(&connect, "5432", 4);
+    }
+    cw_buf_byte(&connect, 106);
+    save_request("connect", connect);
+    save_request("run", run_request());
+    put_small(&simple, 0);
+    put_small(&simple, 0);
+    put_list(&simple, 1);
+    put_tuple(&simple, 2, "simple");
+    put_binary(&simple, "select 1", 8);
+    cw_buf_byte(&simple, 106);
+    save_request("simple", simple);
+    struct cw_buf copy = request(3, "copy_out"), credit = request(2, "credit");
+    put_binary(&copy, "copy t to stdout", 16);
+    put_small(&copy, 4);
+    save_request("copy_out", copy);
+    cw_buf_byte(&credit, 98);
+    put_u32(&credit, 1000);
+    save_request("credit", credit);
+    save_request("cancel", request(1, "cancel"));
+    struct cw_bytes data = cw_bytes("\0\0\0\1\0\0\0\0Cdata", 13);
+    save("request", "data", data);
+}
+
 int main(int argc, char **argv) {
     root = argc > 1 ? argv[1] : "test/fuzz/corpus";
     mkdir(root, 0777);
@@ -246,6 +354,7 @@ int main(int argc, char **argv) {
     seed_fragments();
     seed_ops();
     seed_pgoutput();
+    seed_requests();
     CHECK(check_mem_live() == 0);
     return 0;
 }

@@ -79,6 +79,8 @@ defmodule Causeway.Postgres.CopyTest do
     assert one!(conn, "select count(*) from t where length(b) = 10000") == 22_000
   end
 
+  # A sanitizer keeps what is freed.
+  @tag skip: System.get_env("CAUSEWAY_PORT") && "of another program"
   test "in: a server that takes it slowly does not fill the memory of anybody", %{conn: conn} do
     Postgres.query!(
       conn,

@@ -244,10 +244,6 @@ defmodule Causeway.Postgres.WAL.Source do
   def handle_info({:EXIT, port, reason}, %{port: port} = state),
     do: {:noreply, program_ended(state, "the port program has ended (#{inspect(reason)})")}
 
-  # Of a write to a program that is dead already: then no exit status comes.
-  def handle_info({:EXIT, port, _}, %{port: port} = state),
-    do: {:noreply, disconnect(%{state | port: nil}, state.farewell || lost())}
-
   # What is of an earlier connection, and the ends of ports and processes that are known of.
   def handle_info(_, state), do: {:noreply, state}
 
