@@ -15,8 +15,10 @@ defmodule Causeway.Postgres.WAL.DecoderTest do
   defp terms do
     types = Types.new()
 
+    fetch = fn _ -> {:error, :none} end
+
     Decoder.new(
-      fn columns, _ -> Types.relation(types, columns, fn _ -> {:error, :none} end) end,
+      fn columns, _, lenient -> Types.relation(types, columns, fetch, lenient) end,
       :copy
     )
   end
