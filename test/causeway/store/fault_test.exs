@@ -93,7 +93,7 @@ defmodule Causeway.Store.FaultTest do
       {:ok, clock} = add(node, 5)
       assert added(node) == MapSet.new([1, 5])
       # Nobody was told of what was not committed.
-      assert_receive {:causeway, ^ref, %{clock: ^clock, changes: changes, jump: false}}
+      assert_receive {:causeway, ^ref, %{clock: ^clock, changes: changes, jump: false}}, 5_000
       assert {["n", "set"], :set, MapSet.new(), MapSet.new([5])} in changes
       refute_received {:causeway, ^ref, _}
 
