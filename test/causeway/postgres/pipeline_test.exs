@@ -38,7 +38,9 @@ defmodule Causeway.Postgres.PipelineTest do
     big = String.duplicate("y", 300_000)
 
     assert {:ok, results} =
-             Postgres.pipeline(conn, for(_ <- 1..100, do: {"select $1::text", [big]}))
+             Postgres.pipeline(conn, for(_ <- 1..100, do: {"select $1::text", [big]}),
+               timeout: 60_000
+             )
 
     assert Enum.all?(results, &(&1.rows == [[big]]))
   end
