@@ -1,8 +1,10 @@
-# Causeway.Postgres.WAL beside a plain loop in C, which is the physical limit, and Postgrex with the Elixir decoders:
-# rows from commit to handler. Medians of WAL_RUNS runs (5), each with a slot of its own over the same log.
+# Causeway.Postgres.WAL beside a plain loop in C, which counts and is the physical limit, and Postgrex with the Elixir
+# decoders: rows from commit to handler. Medians of WAL_RUNS rounds (5), in which each has its turn, with a slot of its own
+# over the same log.
 
 Code.require_file("support/bench.ex", __DIR__)
 Code.require_file("support/pg_bench.ex", __DIR__)
+Code.require_file("../test/support/wal_frames.ex", __DIR__)
 
 if Code.ensure_loaded?(Postgrex.ReplicationConnection) do
   defmodule WalBench.Postgrex do
@@ -75,6 +77,8 @@ end
 
 defmodule WalBench do
   import Bench
+  alias Causeway.Postgres.Types
+  alias Causeway.Postgres.WAL.Decoder
   alias Causeway.PostgresServer
 
   @rows if Bench.quick?(), do: 50_000, else: 500_000
@@ -91,6 +95,7 @@ defmodule WalBench do
       sql(server, "create publication bench for all tables")
       small(server)
       large(server)
+      decoding(server)
       latency(server)
     end
   end
@@ -102,35 +107,45 @@ defmodule WalBench do
 
   defp small(server) do
     base = load(server, "small", @rows, 10)
-    name = "#{@rows} rows in #{div(@rows, 10)} transactions"
-    loop = median_of(fn -> loop(server, base, ["count"]) end)
-    napping = median_of(fn -> loop(server, base, ["count", "100"]) end)
-    decoders = for {peer, module} <- @decoders, do: {peer, postgrex(server, base, module)}
-    counting = postgrex(server, base, nil)
-    ours = causeway(server, base)
 
-    report(
-      name,
-      [{"Causeway", ours}, {"C loop", loop}, {"C loop, 100 us naps", napping}] ++
-        [{"Postgrex", counting}] ++ decoders
-    )
+    report("#{@rows} rows in #{div(@rows, 10)} transactions", server, base, [
+      {"Causeway", &causeway(server, base, &1)},
+      {"C loop", &loop(server, base, &1, ["count"])},
+      {"C loop, 100 us naps", &loop(server, base, &1, ["count", "100"])},
+      {"Postgrex, counting", postgrex(server, base, nil)}
+      | for(
+          {name, module} <- @decoders,
+          do: {"Postgrex, #{name}", postgrex(server, base, module)}
+        )
+    ])
 
     drop(server, "small")
   end
 
   defp large(server) do
     base = load(server, "large", @rows, @rows)
-    loop = median_of(fn -> loop(server, base, ["count", "0", "streaming"]) end)
-    ours = causeway(server, base)
-    report("#{@rows} rows in one transaction, streamed", [{"Causeway", ours}, {"C loop", loop}])
+
+    report("#{@rows} rows in one transaction, streamed", server, base, [
+      {"Causeway", &causeway(server, base, &1)},
+      {"C loop", &loop(server, base, &1, ["count", "0", "streaming"])}
+    ])
+
     drop(server, "large")
   end
 
-  # `{seconds, CPU seconds}` of each peer.
-  defp report(name, peers) do
-    for {peer, {seconds, cpu}} <- peers do
-      IO.puts("wal\t#{name}\t-\ts\t#{peer}\t#{Float.round(seconds, 2)}\t-")
-      IO.puts("wal\t#{name}, CPU\t-\ts\t#{peer}\t#{Float.round(cpu, 2)}\t-")
+  # Each is a function of a slot, or nil, that returns seconds and CPU seconds.
+  defp report(name, server, base, contenders) do
+    contenders = Enum.filter(contenders, &elem(&1, 1))
+    round = fn -> for {_, fun} <- contenders, do: with_slot(server, base, fun) end
+    # The first one warms caches.
+    unless quick?(), do: round.()
+    rounds = for _ <- 1..runs(), do: round.()
+    results = rounds |> Enum.zip() |> Enum.map(&Tuple.to_list/1)
+
+    for {what, index} <- [{name, 0}, {"#{name}, CPU", 1}] do
+      [ours | peers] = for runs <- results, do: runs |> Enum.map(&elem(&1, index)) |> median()
+      names = contenders |> tl() |> Enum.map(&elem(&1, 0))
+      line("wal", what, ours, "s", Enum.zip(names, peers))
     end
   end
 
@@ -162,13 +177,6 @@ defmodule WalBench do
 
   defp drop(server, slot), do: sql(server, "select pg_drop_replication_slot('#{slot}')")
 
-  # Runs with a copy of the slot; after a first run, which warms the caches.
-  defp median_of(fun) do
-    unless quick?(), do: fun.()
-    results = for _ <- 1..runs(), do: fun.()
-    {results |> Enum.map(&elem(&1, 0)) |> median(), results |> Enum.map(&elem(&1, 1)) |> median()}
-  end
-
   defp with_slot(server, base, fun) do
     slot = "run#{System.unique_integer([:positive])}"
     sql(server, "select pg_copy_logical_replication_slot('#{base.slot}', '#{slot}')")
@@ -192,30 +200,24 @@ defmodule WalBench do
     end
   end
 
-  defp loop(server, base, args) do
-    with_slot(server, base, fn slot ->
-      args = [PgBench.conninfo(server), slot, "bench", base.until | args]
-      [[seconds, cpu, rows, _]] = PgBench.run("pg_wal_loop", args)
-      true = String.to_integer(rows) == base.rows + 1
-      {String.to_float(seconds), String.to_float(cpu)}
-    end)
+  defp loop(server, base, slot, args) do
+    args = [PgBench.conninfo(server), slot, "bench", base.until | args]
+    [[seconds, cpu, rows, _]] = PgBench.run("pg_wal_loop", args)
+    true = String.to_integer(rows) == base.rows + 1
+    {String.to_float(seconds), String.to_float(cpu)}
   end
 
   # Terms of every value; what is done with them is to count.
-  defp causeway(server, base),
-    do: median_of(fn -> with_slot(server, base, &causeway_run(server, base, &1)) end)
-
-  defp causeway_run(server, base, slot) do
+  defp causeway(server, base, slot) do
     until = position(base.until)
     me = self()
 
     handler = fn transaction ->
       rows = Process.get(:rows, 0) + length(transaction.changes)
       Process.put(:rows, rows)
-      if transaction.commit_lsn >= until, do: send(me, {:done, rows})
+      if transaction.last and transaction.end_lsn > until, do: send(me, {:done, rows})
     end
 
-    port_cpu = fn pid -> PgBench.cpu([Causeway.Postgres.WAL.info(pid).os_pid]) end
     before = PgBench.cpu()
 
     {us, {pid, rows}} =
@@ -226,7 +228,8 @@ defmodule WalBench do
       end)
 
     true = rows == base.rows + 1
-    result = {us / 1.0e6, port_cpu.(pid) - before}
+    # The port program was not there before: all that it has used is this run's.
+    result = {us / 1.0e6, PgBench.cpu([Causeway.Postgres.WAL.info(pid).os_pid]) - before}
     Causeway.Postgres.WAL.stop(pid)
     result
   end
@@ -234,7 +237,7 @@ defmodule WalBench do
   defp postgrex(server, base, decoder) do
     peer(Postgrex, fn ->
       if decoder == nil or Code.ensure_loaded?(decoder),
-        do: median_of(fn -> with_slot(server, base, &postgrex_run(server, base, decoder, &1)) end)
+        do: &postgrex_run(server, base, decoder, &1)
     end)
   end
 
@@ -273,6 +276,100 @@ defmodule WalBench do
     high * 0x1_0000_0000 + low
   end
 
+  # ---- decoding alone ----
+
+  # The messages of some thousand transactions, to terms: ours in binary format, in frames as they come from the port
+  # program, whose codec is made already; others in text format, one by one, to the server's texts.
+  defp decoding(server) do
+    base = load(server, "decode", 50_000, 10)
+    frames = frames(messages(server, ", 'binary', 'true'"))
+    texts = messages(server, "")
+    decoder = decoder()
+    {:ok, _, decoder} = Decoder.decode(decoder, hd(frames))
+
+    ours = fn ->
+      Enum.each(frames, fn frame -> {:ok, _, _} = Decoder.decode(decoder, frame) end)
+    end
+
+    peers =
+      for {name, module} <- @decoders, Code.ensure_loaded?(module) do
+        decode = decode(module)
+        {name, rows_a_second(base, fn -> Enum.each(texts, decode) end)}
+      end
+
+    line("wal", "decoding alone", rows_a_second(base, ours), "rows/s", peers)
+    drop(server, "decode")
+  end
+
+  # In a process that has room, as a consumer's has.
+  defp rows_a_second(base, fun) do
+    me = self()
+    samples = if quick?(), do: 3, else: 15
+
+    measure = fn ->
+      fun.()
+      send(me, {:seconds, for(_ <- 1..samples, do: seconds(fun))})
+    end
+
+    :erlang.spawn_opt(measure, [:link, min_heap_size: 121_000])
+    receive do: ({:seconds, list} -> base.rows / median(list))
+  end
+
+  defp messages(server, option) do
+    sql =
+      "select data from pg_logical_slot_peek_binary_changes('decode', null, null, " <>
+        "'proto_version', '1', 'publication_names', 'bench'#{option})"
+
+    {:ok, conn} = Causeway.Postgres.start_link(PgBench.options(server))
+    %{rows: rows} = Causeway.Postgres.query!(conn, sql, [], timeout: :infinity)
+    GenServer.stop(conn)
+    Enum.concat(rows)
+  end
+
+  # Of about 64 kB.
+  defp frames(messages) do
+    chunk = fn
+      <<"B", _::binary>>, {blocks, _} ->
+        {:cont, {blocks, []}}
+
+      <<"C", _::binary>> = commit, {blocks, changes} ->
+        close(block(commit, changes), blocks)
+
+      <<"R", _::binary>> = relation, {blocks, changes} ->
+        {:cont, {blocks, [["r", <<1::64>>, relation] | changes]}}
+
+      message, {blocks, changes} ->
+        {:cont, {blocks, [message | changes]}}
+    end
+
+    rest = fn {blocks, _} -> {:cont, Causeway.WalFrames.frame(Enum.reverse(blocks)), nil} end
+    Enum.chunk_while(messages, {[], []}, chunk, rest)
+  end
+
+  defp block(<<"C", _, lsn::64, end_lsn::64, time::64>>, changes) do
+    Causeway.WalFrames.block(Enum.reverse(changes), commit_lsn: lsn, end_lsn: end_lsn, time: time)
+  end
+
+  defp close(block, blocks) do
+    blocks = [block | blocks]
+
+    if IO.iodata_length(blocks) > 65_536,
+      do: {:cont, Causeway.WalFrames.frame(Enum.reverse(blocks)), {[], []}},
+      else: {:cont, {blocks, []}}
+  end
+
+  # Only built-in types are met, of which nobody is asked.
+  defp decoder do
+    types = Types.new([])
+
+    Decoder.new(
+      fn columns, _, lenient ->
+        Types.relation(types, columns, fn _ -> {:error, :none} end, lenient)
+      end,
+      :copy
+    )
+  end
+
   # ---- latency ----
 
   defp latency(server) do
@@ -280,10 +377,9 @@ defmodule WalBench do
     loop = latency_of(server, count, &latency_loop/3)
     ours = latency_of(server, count, &latency_causeway/3)
 
-    for {peer, times} <- [{"Causeway", ours}, {"C loop", loop}],
-        {share, name} <- [{0.5, "p50"}, {0.99, "p99"}] do
-      ms = PgBench.percentile(times, share)
-      IO.puts("wal\tcommit to handler, 200/s, #{name}\t-\tms\t#{peer}\t#{Float.round(ms, 3)}\t-")
+    for {share, name} <- [{0.5, "p50"}, {0.99, "p99"}] do
+      [own, other] = for times <- [ours, loop], do: PgBench.percentile(times, share)
+      line("wal", "commit to handler, 200/s, #{name}", own, "ms", [{"C loop", other}])
     end
   end
 
