@@ -22,6 +22,9 @@ defmodule Causeway.Preload do
     end
   end
 
+  @doc "The path that `build/1` gave, in a test that is skipped where there is none."
+  def path!({:ok, path}), do: path
+
   @doc "The environment of a VM with one of them, which takes orders in a file."
   def env(path, variable, file), do: [{"LD_PRELOAD", path}, {variable, file}]
 end

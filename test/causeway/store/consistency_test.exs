@@ -59,7 +59,7 @@ defmodule Causeway.Store.ConsistencyTest do
     load = %Workload{world: world, kinds: kinds, machines: machines, pause: 80}
 
     try do
-      {:ok, preload} = @preload
+      preload = Preload.path!(@preload)
 
       for {place, opts} <- world do
         Workload.start_machine(load, place, Path.join(dir, opts[:replica] <> ".clock"), preload)
@@ -99,7 +99,7 @@ defmodule Causeway.Store.ConsistencyTest do
   end
 
   defp start(at, seconds, peers) do
-    {:ok, preload} = @preload
+    preload = Preload.path!(@preload)
     WallClock.set(at.clock, seconds)
     {peer, _} = node = WallClock.start(at.name, preload, at.clock, true)
     on_exit(fn -> if Process.alive?(peer), do: :peer.stop(peer) end)

@@ -31,8 +31,8 @@ defmodule Causeway.Store.FaultTest do
   defp mend(%{orders: orders}), do: File.rm!(orders)
 
   defp machine(%{orders: orders}) do
-    {:ok, preload} = @preload
-    {peer, _} = node = start_node("faults", env: Preload.env(preload, "DISK_FAULTS", orders))
+    env = Preload.env(Preload.path!(@preload), "DISK_FAULTS", orders)
+    {peer, _} = node = start_node("faults", env: env)
     Process.unlink(peer)
     on_exit(fn -> if Process.alive?(peer), do: :peer.stop(peer) end)
     # What it logs comes here, as what is logged here does.
