@@ -28,6 +28,7 @@
 #include "port_cancel.h"
 #include "port_frame.h"
 #include "port_request.h"
+#include "port_wait.h"
 
 struct port;
 
@@ -69,6 +70,7 @@ enum port_stop { PORT_GO_ON, PORT_STOP_TIMEOUT, PORT_STOP_CANCELLED };
 struct port {
     struct port_in in;
     struct port_out out;
+    struct port_wait wait;
     PGconn *conn;
     bool unsent;  /* libpq has bytes for the server that the socket did not take */
     bool leaving; /* writes what there is to be told, and ends */

@@ -1,7 +1,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <time.h>
@@ -372,7 +371,8 @@ static void release(struct port *port) {
 static void turn(struct port *port) {
     struct pollfd fds[FDS];
     watch(port, fds);
-    if (poll(fds, FDS, wait_time(port)) < 0) {
+    enum port_wait_for what = port->job == &port_idle_job ? PORT_WAIT_VM : PORT_WAIT_SERVER;
+    if (port_wait(&port->wait, what, fds, FDS, wait_time(port)) < 0) {
         if (errno != EINTR)
             _exit(errno);
         return;
@@ -409,6 +409,7 @@ static bool prepare(struct port *port) {
     port_out_init(&port->out);
     cw_buf_init(&port->strings, &port_mem, NULL, 0);
     cw_buf_init(&port->pointers, &port_mem, NULL, 0);
+    port_wait_init(&port->wait);
     port->job = &port_idle_job;
     port->deadline = PORT_NEVER;
     for (int fd = STDIN_FILENO; fd <= STDOUT_FILENO; fd++) {

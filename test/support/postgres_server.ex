@@ -22,7 +22,8 @@ defmodule Causeway.PostgresServer do
   @keeper Path.join(__DIR__, "postgres_keeper.sh")
   @wait_s 60
 
-  # What is preloaded into the VM is not meant for the server, which hangs at its end under ASan's runtime.
+  # What is preloaded into the VM is not meant for the server, which hangs under ASan's runtime, as does all that is
+  # linked with libsystemd.
   @env [{"LD_PRELOAD", nil}]
 
   # Nothing here has to survive a loss of power. With mmap, no file stays in /dev/shm after a SIGKILL.

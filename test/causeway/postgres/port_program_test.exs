@@ -306,7 +306,7 @@ defmodule Causeway.Postgres.PortProgramTest do
     script = "(cat #{file}1; sleep 1; cat #{file}2; sleep 4) | exec #{path} | (sleep 3; wc -c)"
     task = Task.async(fn -> System.cmd("sh", ["-c", script]) end)
     Process.sleep(2500)
-    {listing, 0} = System.cmd("ps", ["-eo", "rss,args"])
+    {listing, 0} = System.cmd("ps", ["-eo", "rss,args"], env: [{"LD_PRELOAD", nil}])
 
     lines =
       for line <- String.split(listing, "\n"),
