@@ -222,8 +222,16 @@ defmodule PostgresBench do
   defp each({:us, fun}, _times), do: fun.()
 
   defp each(fun, times) do
-    {us, _} = :timer.tc(fn -> for _ <- 1..times, do: fun.() end)
+    {us, _} = :timer.tc(fn -> repeat(fun, times) end)
     us / times
+  end
+
+  # Nothing is kept of a call, as when each is a request of its own.
+  defp repeat(_fun, 0), do: :ok
+
+  defp repeat(fun, n) do
+    fun.()
+    repeat(fun, n - 1)
   end
 end
 
