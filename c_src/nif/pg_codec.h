@@ -58,7 +58,14 @@ struct pg_decode {
     size_t limit;
     const struct pg_codec *codec; /* of the value at hand */
     ERL_NIF_TERM zone[2];         /* "Etc/UTC" and "UTC", once there was use for them */
-    uint32_t unknown;             /* the oid that CW_EKIND is about */
+    /* The last timestamp, as those of one transaction or batch are mostly the same one. */
+    struct {
+        ERL_NIF_TERM term; /* 0: there was none */
+        int64_t us;
+        int kind;
+        int precision;
+    } stamp;
+    uint32_t unknown; /* the oid that CW_EKIND is about */
 };
 
 /* `bytes` are those of the binary `frame`. Sets the limit of the scheduler at hand. */

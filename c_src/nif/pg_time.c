@@ -196,6 +196,18 @@ bool pg_put_timetz(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM
 
 /* ---- timestamps ---- */
 
+static bool is_last(const struct pg_decode *d, const struct pg_node *node, int64_t us) {
+    return d->stamp.term && d->stamp.us == us && d->stamp.kind == (int)node->kind &&
+           d->stamp.precision == node->precision;
+}
+
+static void keep(struct pg_decode *d, const struct pg_node *node, int64_t us, ERL_NIF_TERM term) {
+    d->stamp.term = term;
+    d->stamp.us = us;
+    d->stamp.kind = (int)node->kind;
+    d->stamp.precision = node->precision;
+}
+
 /* Infinity, or {calendar day hour microsecond minute month second year}: the first eight fields of
  * NaiveDateTime and DateTime. False for infinity, with its term. */
 static bool stamp_fields(struct pg_decode *d, const struct pg_node *node, int64_t us,
@@ -223,8 +235,11 @@ enum cw_err pg_get_timestamp(struct pg_decode *d, const struct pg_node *node, st
     (void)depth;
     if (s.n != 8)
         return CW_EMALFORMED;
-    if (stamp_fields(d, node, (int64_t)cw_load64be(s.p), f, term))
-        *term = pg_make(d, PG_NAIVE, f);
+    int64_t us = (int64_t)cw_load64be(s.p);
+    if (is_last(d, node, us))
+        *term = d->stamp.term;
+    else if (stamp_fields(d, node, us, f, term))
+        keep(d, node, us, *term = pg_make(d, PG_NAIVE, f));
     return CW_OK;
 }
 
@@ -238,7 +253,12 @@ enum cw_err pg_get_timestamptz(struct pg_decode *d, const struct pg_node *node, 
     (void)depth;
     if (s.n != 8)
         return CW_EMALFORMED;
-    if (!stamp_fields(d, node, (int64_t)cw_load64be(s.p), f, term))
+    int64_t us = (int64_t)cw_load64be(s.p);
+    if (is_last(d, node, us)) {
+        *term = d->stamp.term;
+        return CW_OK;
+    }
+    if (!stamp_fields(d, node, us, f, term))
         return CW_OK;
     if (!d->zone[0]) {
         d->zone[0] = make_string(d->env, "Etc/UTC");
@@ -247,7 +267,7 @@ enum cw_err pg_get_timestamptz(struct pg_decode *d, const struct pg_node *node, 
     f[8] = f[10] = enif_make_int(d->env, 0);
     f[9] = d->zone[0];
     f[11] = d->zone[1];
-    *term = pg_make(d, PG_DATETIME, f);
+    keep(d, node, us, *term = pg_make(d, PG_DATETIME, f));
     return CW_OK;
 }
 

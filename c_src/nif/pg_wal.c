@@ -33,6 +33,7 @@ struct relation {
     const ERL_NIF_TERM *names;
     const uint8_t *layout;
     uint32_t n;
+    ERL_NIF_TERM changes[3]; /* of an insert, update and delete, without rows; 0 until one is met */
 };
 
 struct decode {
@@ -71,10 +72,11 @@ static bool get_relation(struct decode *d, ERL_NIF_TERM entry, struct relation *
     r->term = at[1];
     r->layout = layout.p;
     r->n = (uint32_t)n;
+    memset(r->changes, 0, sizeof r->changes);
     return true;
 }
 
-static enum cw_err find_relation(struct decode *d, uint32_t oid, const struct relation **out) {
+static enum cw_err find_relation(struct decode *d, uint32_t oid, struct relation **out) {
     struct relation *r = &d->relations[oid % RELATIONS];
     ErlNifEnv *env = d->values.env;
     ERL_NIF_TERM key = enif_make_uint(env, oid), entry;
@@ -203,31 +205,48 @@ static ERL_NIF_TERM make_struct(struct decode *d, enum pg_struct which,
     return pg_make_struct(d->values.env, &d->values.lib->shapes[which], false, fields);
 }
 
-static ERL_NIF_TERM op_atom(ErlNifEnv *env, enum cw_pg_type type) {
-    return type == CW_PG_INSERT   ? ATOM(env, insert)
-           : type == CW_PG_UPDATE ? ATOM(env, update)
-                                  : ATOM(env, delete);
+/* A change to be filled in. Maps that are updates of another share its keys. */
+static ERL_NIF_TERM blank(struct decode *d, struct relation *r, enum cw_pg_type type) {
+    ErlNifEnv *env = d->values.env;
+    ERL_NIF_TERM nil = ATOM(env, nil);
+    bool insert = type == CW_PG_INSERT, update = type == CW_PG_UPDATE;
+    ERL_NIF_TERM *change = &r->changes[insert ? 0 : update ? 1 : 2];
+    if (!*change) {
+        ERL_NIF_TERM op = insert   ? ATOM(env, insert)
+                          : update ? ATOM(env, update)
+                                   : ATOM(env, delete);
+        *change = make_struct(d, PG_WAL_CHANGE, (ERL_NIF_TERM[]){op, r->term, nil, nil, nil});
+    }
+    return *change;
+}
+
+/* Where rows stand among a change's fields. */
+enum field { NEW = 2, OLD, KEY };
+
+static enum cw_err put_row(struct decode *d, const struct relation *r, struct cw_pg_tuple tuple,
+                           enum field field, ERL_NIF_TERM *change) {
+    ERL_NIF_TERM row, name = d->values.lib->shapes[PG_WAL_CHANGE].fields[field];
+    enum cw_err err = make_row(d, r, tuple, field == KEY, &row);
+    /* Cannot fail: the field is there. */
+    if (!err)
+        enif_make_map_update(d->values.env, *change, name, row, change);
+    return err;
 }
 
 static enum cw_err make_change(struct decode *d, const struct cw_pg_message *m,
                                ERL_NIF_TERM *term) {
-    ErlNifEnv *env = d->values.env;
     const struct cw_pg_change *change = &m->as.change;
-    const struct relation *r;
-    ERL_NIF_TERM nil = ATOM(env, nil);
-    ERL_NIF_TERM fields[] = {op_atom(env, m->type), 0, nil, nil, nil};
+    struct relation *r;
     enum cw_err err = find_relation(d, change->relation, &r);
     if (err)
         return err;
-    fields[1] = r->term;
+    *term = blank(d, r, m->type);
     if (m->type != CW_PG_DELETE)
-        err = make_row(d, r, change->new, false, &fields[2]);
+        err = put_row(d, r, change->new, NEW, term);
     if (!err && change->old_kind == 'O')
-        err = make_row(d, r, change->old, false, &fields[3]);
+        err = put_row(d, r, change->old, OLD, term);
     if (!err && change->old_kind == 'K')
-        err = make_row(d, r, change->old, true, &fields[4]);
-    if (!err)
-        *term = make_struct(d, PG_WAL_CHANGE, fields);
+        err = put_row(d, r, change->old, KEY, term);
     return err;
 }
 
@@ -236,7 +255,7 @@ static enum cw_err make_truncate(struct decode *d, const struct cw_pg_truncate *
     ErlNifEnv *env = d->values.env;
     const struct nif_atoms *a = &nif_lib(env)->atoms;
     ERL_NIF_TERM list = enif_make_list(env, 0);
-    const struct relation *r;
+    struct relation *r;
     for (uint32_t i = m->n; i-- > 0;) {
         enum cw_err err = find_relation(d, cw_load32be(m->relations.p + 4 * (size_t)i), &r);
         if (err)
