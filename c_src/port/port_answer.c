@@ -93,10 +93,9 @@ uint32_t port_rows_add(struct port *port, const PGresult *res, uint32_t max_rows
     return cuts;
 }
 
-void port_rows_end(struct port *port, PGresult *res) {
+void port_rows_end(struct port *port, const char *tag) {
     if (!port->record_open)
         rows_begin(port);
-    const char *tag = PQcmdStatus(res);
     size_t n = strlen(tag);
     *open_record(port) = PORT_RECORD_END;
     cw_buf_put(&port->out.buf, tag, n > 255 ? 255 : n);

@@ -39,8 +39,8 @@ void port_answer_end(struct port *port);
  * Frames that are full, by bytes or by `max_rows` unless that is 0, are cut; returns how many were.
  */
 uint32_t port_rows_add(struct port *port, const PGresult *res, uint32_t max_rows);
-/* Closes the statement's rows, of which there may be none, as its last, with the tag of `res`. */
-void port_rows_end(struct port *port, PGresult *res);
+/* Closes the statement's rows, of which there may be none, as its last, with its tag. */
+void port_rows_end(struct port *port, const char *tag);
 /* Closes them without: an error follows. */
 void port_rows_break(struct port *port);
 

@@ -55,7 +55,7 @@ static void take_result(struct port *port, struct copy *copy, PGresult *res,
         port_answer_stopped(port);
         copy->dropped = false;
     } else if (status == PGRES_COMMAND_OK) {
-        port_rows_end(port, res);
+        port_rows_end(port, PQcmdStatus(res));
     }
 }
 

@@ -5,6 +5,7 @@
  * or aborted. Before it may come records of columns and of rows. A simple step has as many as it
  * has statements, until one fails. A sync at which a transaction cannot be committed has one. */
 #include <poll.h>
+#include <stdio.h>
 
 #include "port_answer.h"
 #include "port_mem.h"
@@ -20,7 +21,8 @@ struct run {
     uint32_t credit;
     uint32_t max_rows;
     uint32_t n;
-    uint32_t at; /* the step whose results come next */
+    uint32_t at;  /* the step whose results come next */
+    char tag[64]; /* of the statement, when its last rows have brought it */
     uint8_t ops[];
 };
 
@@ -148,13 +150,19 @@ static int send_step(struct port *port, const struct port_step *step) {
     return 0;
 }
 
-/* Rows one by one, or where libpq can in small groups, which cost it less. */
+#define GROUP_ROWS 16
+
+/* Rows one by one, or where libpq can in small groups, which cost it less; but a group may take
+ * more frames than there is credit for. */
 static void ask_for_rows(struct port *port) {
 #ifdef LIBPQ_HAS_CHUNK_MODE
-    PQsetChunkedRowsMode(port->conn, 64);
-#else
-    PQsetSingleRowMode(port->conn);
+    const struct run *run = port->work;
+    if (!run->limited) {
+        PQsetChunkedRowsMode(port->conn, GROUP_ROWS);
+        return;
+    }
 #endif
+    PQsetSingleRowMode(port->conn);
 }
 
 static bool send_all(struct port *port, struct run *run, struct port_steps steps) {
@@ -200,7 +208,20 @@ static void take_rows(struct port *port, struct run *run, const PGresult *res) {
         run->credit -= frames < run->credit ? frames : run->credit;
 }
 
+#ifdef LIBPQ_HAS_CHUNK_MODE
+/* libpq puts the tag into the last result that has rows, if that is a group which is not full; the
+ * one after it, the statement's end, has none then. */
+static void keep_tag(struct run *run, PGresult *res) {
+    snprintf(run->tag, sizeof run->tag, "%s", PQcmdStatus(res));
+}
+#endif
+
 static const char copy_out[] = "COPY TO STDOUT is for copy_out";
+
+static void forget_statement(struct run *run) {
+    run->headed = run->refused = run->dropped = false;
+    *run->tag = 0;
+}
 
 static void take_end(struct port *port, struct run *run, PGresult *res) {
     if (run->dropped)
@@ -210,8 +231,8 @@ static void take_end(struct port *port, struct run *run, PGresult *res) {
     else if (run->ops[run->at] == PORT_STEP_describe)
         port_answer_described(port, res);
     else
-        port_rows_end(port, res);
-    run->headed = run->refused = run->dropped = false;
+        port_rows_end(port, *run->tag ? run->tag : PQcmdStatus(res));
+    forget_statement(run);
 }
 
 static bool is_at_sync(const struct run *run) {
@@ -226,7 +247,7 @@ static void take_error(struct port *port, struct run *run, const PGresult *res) 
         port_answer_uncommitted(port, res);
     else
         port_answer_error(port, res);
-    run->headed = run->refused = run->dropped = false;
+    forget_statement(run);
     run->failed = true;
 }
 
@@ -260,10 +281,13 @@ static void refuse_copy(struct port *port, struct run *run, ExecStatusType statu
 static void take_result(struct port *port, struct run *run, PGresult *res) {
     ExecStatusType status = PQresultStatus(res);
     switch (status) {
-    case PGRES_SINGLE_TUPLE:
 #ifdef LIBPQ_HAS_CHUNK_MODE
     case PGRES_TUPLES_CHUNK:
+        keep_tag(run, res);
+        take_rows(port, run, res);
+        break;
 #endif
+    case PGRES_SINGLE_TUPLE:
         take_rows(port, run, res);
         break;
     case PGRES_TUPLES_OK:
