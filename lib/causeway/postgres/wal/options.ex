@@ -113,16 +113,19 @@ defmodule Causeway.Postgres.WAL.Options do
     end
 
     checked =
-      for {name, {type, default, _}} <- @schema do
-        value = Keyword.get(opts, name)
-        {name, if(value == nil, do: default, else: check!(name, type, value))}
-      end
+      for {name, {type, default, _}} <- @schema,
+          do: {name, value!(name, type, default, Keyword.fetch(opts, name))}
 
     __MODULE__
     |> struct!(checked)
     |> require!([:handler, :slot, :publication])
     |> check_together!()
   end
+
+  # Of a JSON library, none is a choice.
+  defp value!(_name, :json, _default, {:ok, nil}), do: nil
+  defp value!(name, type, _default, {:ok, value}) when value != nil, do: check!(name, type, value)
+  defp value!(_name, _type, default, _), do: default
 
   defp require!(options, names) do
     for name <- names, Map.fetch!(options, name) == nil, do: bad!(name, "is required")
@@ -159,7 +162,9 @@ defmodule Causeway.Postgres.WAL.Options do
     do: handler!({module, argument})
 
   defp check!(_name, :publication, name) when is_binary(name), do: [name]
-  defp check!(_name, {:between, low, high}, n) when is_integer(n) and n in low..high, do: n
+
+  defp check!(_name, {:between, low, high}, n) when is_integer(n) and n >= low and n <= high,
+    do: n
 
   defp check!(name, :dir, dir) when is_binary(dir) do
     File.dir?(dir) || bad!(name, "#{inspect(dir)} is no folder")

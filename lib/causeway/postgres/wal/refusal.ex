@@ -11,11 +11,7 @@ defmodule Causeway.Postgres.WAL.Refusal do
   """
   @spec known(Exception.t(), WAL.Options.t(), Exception.t() | nil) :: Exception.t()
   def known(%Error{postgres: %{code: :undefined_object, routine: routine}} = error, options, last) do
-    cond do
-      routine != "get_publication_oid" -> error
-      publication?(last) -> %WAL.Error{reason: {:publication_too_new, options.publication}}
-      true -> %WAL.Error{reason: {:publication_missing, options.publication}}
-    end
+    if routine == "get_publication_oid", do: no_publication(options, last), else: error
   end
 
   def known(%Error{postgres: %{code: :object_in_use}}, options, _last),
@@ -23,13 +19,23 @@ defmodule Causeway.Postgres.WAL.Refusal do
 
   def known(error, _options, _last), do: error
 
+  defp no_publication(options, last) do
+    reason = if publication?(last), do: :publication_too_new, else: :publication_missing
+    %WAL.Error{reason: {reason, options.publication}}
+  end
+
   defp publication?(%WAL.Error{reason: {what, _}}),
     do: what in [:publication_missing, :publication_too_new]
 
   defp publication?(_), do: false
 
-  @doc "Whether a notice says that a publication was left out, as it is not there."
-  @spec publication_skipped?(keyword) :: boolean
-  def publication_skipped?(fields),
-    do: fields[:code] == "55000" and fields[:routine] == "LoadPublications"
+  @doc """
+  The same of a notice: PostgreSQL 18 goes on without a publication that is not there, and leaves out what it would have
+  published. Nil if it says something else.
+  """
+  @spec skipped(keyword, WAL.Options.t(), Exception.t() | nil) :: Exception.t() | nil
+  def skipped(fields, options, last) do
+    if fields[:code] == "55000" and fields[:routine] == "LoadPublications",
+      do: no_publication(options, last)
+  end
 end

@@ -104,6 +104,15 @@ defmodule Causeway.Postgres.WAL.Slot do
     }
   end
 
+  defp why(_, "wal_removed"), do: why("lost", nil)
+  defp why(_, "rows_removed"), do: "the server has removed rows of its catalogues that it needs"
+
+  defp why(_, "wal_level_insufficient"),
+    do: "the server's wal_level, or its primary's, is no longer logical"
+
+  defp why(_, "idle_timeout"),
+    do: "nobody has used it for longer than idle_replication_slot_timeout"
+
   defp why(_, reason) when reason != nil, do: "the server has invalidated it: #{reason}"
 
   defp why("lost", _),

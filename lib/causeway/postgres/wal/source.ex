@@ -313,12 +313,9 @@ defmodule Causeway.Postgres.WAL.Source do
   defp take_event({:closed, why, message}, state),
     do: %{state | farewell: state.farewell || Error.connect(why, message)}
 
-  # PostgreSQL 18 goes on without a publication that was dropped, and leaves out what it has published.
-  defp take_event({:notice, fields}, state) do
-    if state.phase == :streaming and Refusal.publication_skipped?(fields),
-      do:
-        disconnect(state, %WAL.Error{reason: {:publication_missing, state.options.publication}}),
-      else: state
+  defp take_event({:notice, fields}, %{phase: :streaming} = state) do
+    error = Refusal.skipped(fields, state.options, state.error)
+    if error, do: disconnect(state, error), else: state
   end
 
   defp take_event(_, state), do: state
@@ -542,8 +539,8 @@ defmodule Causeway.Postgres.WAL.Source do
 
   defp now, do: System.monotonic_time(:millisecond)
 
-  @impl true
-  def format_status(_reason, [_dictionary, state]), do: short(state)
+  # A callback of GenServer since Elixir 1.17; OTP calls it since 25.
+  @impl {:format_status, 1} in GenServer.behaviour_info(:callbacks)
   def format_status(status), do: Private.status(status, &short/1)
 
   defp short(%__MODULE__{options: options} = state),

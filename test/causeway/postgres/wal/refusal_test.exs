@@ -34,8 +34,13 @@ defmodule Causeway.Postgres.WAL.RefusalTest do
 
   test "a publication that is left out, as PostgreSQL 18 has it" do
     left_out = [severity: "WARNUNG", code: "55000", routine: "LoadPublications", message: "..."]
-    assert Refusal.publication_skipped?(left_out)
-    refute Refusal.publication_skipped?(code: "55000", routine: "other", message: "publication")
-    refute Refusal.publication_skipped?([])
+    missing = %WAL.Error{reason: {:publication_missing, ["p"]}}
+    assert Refusal.skipped(left_out, @options, nil) == missing
+    too_new = %WAL.Error{reason: {:publication_too_new, ["p"]}}
+    assert Refusal.skipped(left_out, @options, missing) == too_new
+    assert Refusal.skipped(left_out, @options, too_new) == too_new
+
+    other = [code: "55000", routine: "other", message: "publication"]
+    for fields <- [other, []], do: assert(Refusal.skipped(fields, @options, missing) == nil)
   end
 end
