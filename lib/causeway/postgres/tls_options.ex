@@ -85,7 +85,7 @@ defmodule Causeway.Postgres.TLSOptions do
 
   # The certificates themselves cannot be handed over, but where the system's are is known. Whoever gives them has
   # the application that reads them; others do not need it.
-  defp valid?(:cacerts, given), do: given == apply(:public_key, :cacerts_get, [])
+  defp valid?(:cacerts, given), do: is_list(given) and given == system_cacerts()
   defp valid?(:server_name_indication, name), do: name == :disable or path?(name)
   defp valid?(:depth, depth), do: is_integer(depth) and depth >= 0
   defp valid?(:customize_hostname_check, list), do: Keyword.keyword?(list)
@@ -94,6 +94,13 @@ defmodule Causeway.Postgres.TLSOptions do
     do: is_list(list) and list != [] and Enum.all?(list, &Keyword.has_key?(@versions, &1))
 
   defp valid?(_, path), do: path?(path)
+
+  # Where there are none it fails, in a way that differs between releases of OTP.
+  defp system_cacerts do
+    apply(:public_key, :cacerts_get, [])
+  rescue
+    _ -> nil
+  end
 
   defp path?(path) do
     (is_binary(path) or (is_list(path) and path != [] and List.ascii_printable?(path))) and
