@@ -141,7 +141,7 @@ defmodule Causeway.ClockTest do
     assert {:error, _} = Clock.decode(bytes <> <<0>>)
 
     for at <- 0..(byte_size(bytes) - 1), flip <- 1..255 do
-      <<before::binary-size(at), byte, rest::binary>> = bytes
+      {before, <<byte, rest::binary>>} = :erlang.split_binary(bytes, at)
       changed = <<before::binary, bxor(byte, flip), rest::binary>>
 
       case Clock.decode(changed) do
@@ -166,7 +166,7 @@ defmodule Causeway.ClockTest do
     <<bytes::binary>> = Clock.encode(Clock.new(%{"a" => 1, "b" => 2}))
 
     for at <- 0..(byte_size(bytes) - 1), flip <- [1, 128, 255] do
-      <<before::binary-size(at), byte, rest::binary>> = bytes
+      {before, <<byte, rest::binary>>} = :erlang.split_binary(bytes, at)
       changed = %Clock{bytes: <<before::binary, bxor(byte, flip), rest::binary>>}
 
       for call <- [&Clock.merge/2, &Clock.compare/2],

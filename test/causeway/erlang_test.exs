@@ -107,7 +107,7 @@ defmodule Causeway.ErlangTest do
 
   test "reasons have sentences", %{a: a, b: b} do
     shared = Enum.reduce(1..60, 0, fn _, term -> [term, term] end)
-    large = Bitwise.bsl(1, 8_000_000)
+    large = Bitwise.bsl(1, 4_000_000)
     {:ok, c} = :causeway_doc.update(b, {:increment, [:n]})
     {:ok, delta} = :causeway_doc.delta(c, b)
     {:ok, first} = :causeway_doc.delta(b, :causeway_doc.clock(b))

@@ -144,7 +144,7 @@ defmodule Causeway.NifGarbageTest do
 
   # All that is in a document, when it is small.
   defp hashes(pool) do
-    case :causeway_nif.symbols_peel(symbols(pool, 300), <<0::300*16*8>>) do
+    case :causeway_nif.symbols_peel(symbols(pool, 300), :binary.copy(<<0>>, 300 * 16)) do
       hashes when is_binary(hashes) -> hashes
       _ -> ""
     end
@@ -284,7 +284,7 @@ defmodule Causeway.NifGarbageTest do
 
   defp mutate_once(bytes, pool) do
     at = below(byte_size(bytes))
-    <<head::binary-size(at), byte, tail::binary>> = bytes
+    {head, <<byte, tail::binary>>} = :erlang.split_binary(bytes, at)
 
     case below(9) do
       0 ->

@@ -89,8 +89,8 @@ defmodule Causeway.TermTest do
     assert doc |> Doc.get([:list]) |> Enum.map(bits) == [<<0::64>>, <<1::1, 0::63>>]
 
     # Where they are one term there can be only one of them in a map or a MapSet.
-    doc =
-      doc([{:add, [:s], plus}, {:add, [:s], minus}, {:put, [:f, plus], 1}, {:put, [:f, minus], 2}])
+    fields = [{:put, [:f, plus], 1}, {:put, [:f, minus], 2}]
+    doc = doc([{:add, [:s], plus}, {:add, [:s], minus} | fields])
 
     doc = Doc.update(doc, {:put, [:v], [%{plus => 1}, %{minus => 1}]})
     size = MapSet.size(MapSet.new([plus, minus]))

@@ -30,15 +30,15 @@ defmodule Causeway.Cluster do
     {:ok, peer, node} =
       :peer.start_link(%{
         name: opts[:name] || unique(name),
-        host: '127.0.0.1',
+        host: ~c"127.0.0.1",
         env: for({key, value} <- opts[:env] || [], do: {to_charlist(key), to_charlist(value)}),
         longnames: true,
         connection: :standard_io,
         wait_boot: 30_000,
         # Whoever is cut off from one is not cut off from all.
         args:
-          '-setcookie #{@cookie} -connect_all false -kernel prevent_overlapping_partitions false +S 1 #{opts[:flags]} -pa'
-          |> :string.tokens(' ')
+          ~c"-setcookie #{@cookie} -connect_all false -kernel prevent_overlapping_partitions false +S 1 #{opts[:flags]} -pa"
+          |> :string.tokens(~c" ")
           |> Enum.concat(:code.get_path())
       })
 

@@ -30,6 +30,12 @@ defmodule Causeway.PostgresCase do
     value
   end
 
+  @doc "Says where it is to another process, and stays there."
+  def stay(to, message) do
+    send(to, message)
+    Process.sleep(:infinity)
+  end
+
   @doc "The process of a connection's port program."
   def os_pid(conn) do
     [{:os_pid, pid}] = :ets.lookup(Causeway.Postgres.Session.fetch(conn).table, :os_pid)

@@ -49,7 +49,11 @@ defmodule Causeway.PostgresChild do
   end
 
   defp be("connecting", options) do
-    spawn(fn -> {:ok, _} = Postgres.start_link(options) && Process.sleep(:infinity) end)
+    spawn(fn ->
+      {:ok, _} = Postgres.start_link(options)
+      Process.sleep(:infinity)
+    end)
+
     Process.sleep(300)
     ready(hd(programs()))
   end

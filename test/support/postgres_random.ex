@@ -137,8 +137,7 @@ defmodule Causeway.PostgresRandom do
 
   defp some(:bit) do
     bits = below(70)
-    <<value::size(bits), _::bitstring>> = :rand.bytes(9)
-    <<value::size(bits)>>
+    <<:rand.uniform(1 <<< 70)::size(bits)>>
   end
 
   # ---- times ----
@@ -213,7 +212,7 @@ defmodule Causeway.PostgresRandom do
 
   defp signed(bits) do
     most = (1 <<< (bits - 1)) - 1
-    <<n::signed-size(bits)>> = :rand.bytes(div(bits, 8))
+    n = :rand.uniform(1 <<< bits) - 1 + (-most - 1)
     one_of([n, n, 0, -1, most, -most - 1])
   end
 

@@ -264,8 +264,8 @@ defmodule Causeway.PostgresServer do
   def signal(pid, name) when is_integer(pid), do: signal([pid], name)
 
   def signal(pids, name) do
-    System.cmd("kill", ["-#{name}" | Enum.map(pids, &Integer.to_string/1)], stderr_to_stdout: true)
-
+    pids = Enum.map(pids, &Integer.to_string/1)
+    System.cmd("kill", ["-#{name}" | pids], stderr_to_stdout: true)
     :ok
   end
 

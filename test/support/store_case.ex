@@ -145,8 +145,8 @@ defmodule Causeway.StoreCase do
   def patch(path, offset, bytes) do
     old = File.read!(path)
     offset = if offset < 0, do: byte_size(old) + offset, else: offset
-    size = byte_size(bytes)
-    <<head::binary-size(offset), _::binary-size(size), tail::binary>> = old
+    {head, rest} = :erlang.split_binary(old, offset)
+    {_, tail} = :erlang.split_binary(rest, byte_size(bytes))
     File.write!(path, [head, bytes, tail])
   end
 
@@ -160,7 +160,7 @@ defmodule Causeway.StoreCase do
   defp offsets(bytes, at) when byte_size(bytes) == at, do: [at]
 
   defp offsets(bytes, at) do
-    <<_::binary-size(at), _crc::32, size::64, _::binary>> = bytes
+    <<_crc::32, size::64>> = binary_part(bytes, at, 12)
     [at | offsets(bytes, at + 20 + size)]
   end
 end

@@ -106,9 +106,9 @@ defmodule Causeway.WalCase do
 
   @doc "Likewise, without waiting."
   def start_wal(context, opts \\ []) do
-    ExUnit.Callbacks.start_supervised!(
-      Supervisor.child_spec({WAL, wal_options(context, opts)}, restart: :temporary, id: make_ref())
-    )
+    child = {WAL, wal_options(context, opts)}
+    spec = Supervisor.child_spec(child, restart: :temporary, id: make_ref())
+    ExUnit.Callbacks.start_supervised!(spec)
   end
 
   def wal_options(context, opts) do

@@ -687,9 +687,8 @@ defmodule Causeway.Postgres.Connection do
   defp transaction(_), do: :unknown
 
   # What runs, and the mailbox, may hold parameters; options hold secrets.
-  @impl true
-  def format_status(_reason, [_dictionary, state]), do: short(state)
-
+  # A callback of GenServer since Elixir 1.17; OTP calls it since 25.
+  @impl {:format_status, 1} in GenServer.behaviour_info(:callbacks)
   def format_status(status) do
     Map.new(status, fn
       {:state, state} -> {:state, short(state)}

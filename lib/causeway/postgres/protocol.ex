@@ -48,7 +48,7 @@ defmodule Causeway.Postgres.Protocol do
           {name :: binary, oid :: non_neg_integer, typmod :: integer, table :: non_neg_integer,
            0 | 1}
 
-  @type record ::
+  @type answer_record ::
           {:rows, non_neg_integer, values}
           | {:end, non_neg_integer, values, tag :: binary}
           | {:copy, binary}
@@ -185,7 +185,7 @@ defmodule Causeway.Postgres.Protocol do
   def frame(<<131, _::binary>> = term), do: {:event, :erlang.binary_to_term(term)}
 
   @doc "The records of a part of an answer."
-  @spec records(binary) :: [record]
+  @spec records(binary) :: [answer_record]
   def records(<<>>), do: []
 
   def records(<<size::32, record::binary-size(size), rest::binary>>),
@@ -194,8 +194,7 @@ defmodule Causeway.Postgres.Protocol do
   defp record(<<?E, n::32, rest::binary>>) do
     tag_size = :binary.last(rest)
     size = byte_size(rest) - 1 - tag_size
-    <<values::binary-size(size), tag::binary-size(tag_size), _>> = rest
-    {:end, n, values, tag}
+    {:end, n, binary_part(rest, 0, size), binary_part(rest, size, tag_size)}
   end
 
   defp record(<<?R, n::32, values::binary>>), do: {:rows, n, values}

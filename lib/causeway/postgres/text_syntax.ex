@@ -127,7 +127,7 @@ defmodule Causeway.Postgres.TextSyntax do
     end
   end
 
-  defp one_range(<<open, rest::binary>>) when open in '[(' do
+  defp one_range(<<open, rest::binary>>) when open in [?[, ?(] do
     {lower, "," <> rest} = field(rest, [?,])
     {upper, <<close, rest::binary>>} = field(rest, [?), ?]])
     {{open == ?[, lower, upper, close == ?]}, rest}

@@ -101,7 +101,7 @@ defmodule Causeway.Postgres.WAL do
   @doc """
   Starts a consumer, with the options above. It returns before there is a connection, and goes on trying to have one.
   """
-  @spec start_link(keyword | (() -> keyword)) :: GenServer.on_start()
+  @spec start_link(keyword | (... -> keyword)) :: GenServer.on_start()
   def start_link(opts) when is_function(opts, 0), do: start_link(opts.())
   def start_link(opts), do: opts |> Options.new!() |> Source.start_link()
 

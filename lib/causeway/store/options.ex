@@ -89,7 +89,7 @@ defmodule Causeway.Store.Options do
     end
   end
 
-  defp require!(opts, key), do: (opts[key] == nil && bad!(key, "is required")) || opts
+  defp require!(opts, key), do: if(opts[key] == nil, do: bad!(key, "is required"), else: opts)
 
   defp bad!(key, why), do: raise(Error, reason: {:bad_option, key, why})
 

@@ -119,7 +119,7 @@ defmodule Causeway.Postgres.CodecRandomTest do
 
   defp mutate_once(bytes) do
     at = below(byte_size(bytes))
-    <<head::binary-size(at), byte, tail::binary>> = bytes
+    {head, <<byte, tail::binary>>} = :erlang.split_binary(bytes, at)
 
     case below(6) do
       0 ->
@@ -173,7 +173,7 @@ defmodule Causeway.Postgres.CodecRandomTest do
         one_of([[head | odd_part()], [odd_part() | tail], [head | tail] ++ [odd_part()]])
 
       tuple when is_tuple(tuple) ->
-        Tuple.append(tuple, odd_part())
+        List.to_tuple(Tuple.to_list(tuple) ++ [odd_part()])
 
       _ ->
         odd_part()

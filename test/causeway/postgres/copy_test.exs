@@ -162,7 +162,7 @@ defmodule Causeway.Postgres.CopyTest do
         Postgres.copy_in(
           conn,
           "copy t from stdin",
-          Stream.map(1..10, fn _ -> send(me, :inside) && Process.sleep(:infinity) end)
+          Stream.map(1..10, fn _ -> stay(me, :inside) end)
         )
       end)
 

@@ -120,11 +120,11 @@ defmodule Causeway.Postgres.OptionsTest do
     test "options of Erlang's" do
       ssl = [
         cacertfile: "/ca",
-        certfile: '/cert',
+        certfile: ~c"/cert",
         keyfile: "/key",
         password: "p",
         depth: 3,
-        server_name_indication: 'db',
+        server_name_indication: ~c"db",
         customize_hostname_check: [match_fun: fn _, _ -> true end]
       ]
 
@@ -186,7 +186,7 @@ defmodule Causeway.Postgres.OptionsTest do
 
   test "errors name the option and show what it had" do
     assert refused(port: 0) == "option :port: expected a number from 1 to 65535, got 0"
-    assert refused(hostname: 'db') =~ ":hostname: expected a name or address"
+    assert refused(hostname: ~c"db") =~ ":hostname: expected a name or address"
     assert refused(endpoints: [{"a,b", 1}]) =~ ":endpoints: expected a list of {host, port}"
     assert refused(timeout: -1) =~ ":timeout: expected milliseconds"
     assert refused(target_server_type: :standby) =~ "expected :any, :primary or :secondary"

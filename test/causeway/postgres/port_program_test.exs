@@ -187,7 +187,7 @@ defmodule Causeway.Postgres.PortProgramTest do
 
     defp changed(frame) do
       at = :rand.uniform(byte_size(frame)) - 1
-      <<before::binary-size(at), _, rest::binary>> = frame
+      {before, <<_, rest::binary>>} = :erlang.split_binary(frame, at)
       <<before::binary, :rand.uniform(256) - 1, rest::binary>>
     end
 
@@ -300,7 +300,7 @@ defmodule Causeway.Postgres.PortProgramTest do
 
     # What is connecting takes no other request, so the second one has to wait.
     file = Path.join(System.tmp_dir!(), "causeway-requests-#{System.unique_integer([:positive])}")
-    on_exit(fn -> File.rm(file <> "1") && File.rm(file <> "2") end)
+    on_exit(fn -> Enum.each(["1", "2"], &File.rm(file <> &1)) end)
     File.write!(file <> "1", Enum.at(requests, 0))
     File.write!(file <> "2", Enum.at(requests, 1))
     script = "(cat #{file}1; sleep 1; cat #{file}2; sleep 4) | exec #{path} | (sleep 3; wc -c)"

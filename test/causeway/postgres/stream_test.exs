@@ -6,8 +6,8 @@ defmodule Causeway.Postgres.StreamTest do
   defp rows(stream), do: Enum.flat_map(stream, & &1.rows)
 
   test "all rows, in pieces", %{conn: conn} do
-    stream =
-      Postgres.stream(conn, "select i, 'x' from generate_series(1, $1) i", [10_000], max_rows: 300)
+    sql = "select i, 'x' from generate_series(1, $1) i"
+    stream = Postgres.stream(conn, sql, [10_000], max_rows: 300)
 
     assert rows(stream) == for(i <- 1..10_000, do: [i, "x"])
 
@@ -194,8 +194,7 @@ defmodule Causeway.Postgres.StreamTest do
     me = self()
     stream = Postgres.stream(conn, "select generate_series(1, 10000000)")
 
-    pid =
-      spawn(fn -> Enum.each(stream, fn _ -> send(me, :piece) && Process.sleep(:infinity) end) end)
+    pid = spawn(fn -> Enum.each(stream, fn _ -> stay(me, :piece) end) end)
 
     assert_receive :piece
     Process.exit(pid, :kill)

@@ -13,7 +13,7 @@ defmodule Causeway.Postgres.TurnsTest do
       spawn(fn ->
         conn
         |> Postgres.stream("select generate_series(1, 100000000)")
-        |> Enum.each(fn _ -> send(me, :reading) && Process.sleep(:infinity) end)
+        |> Enum.each(fn _ -> stay(me, :reading) end)
       end)
 
     noise = spawn_link(fn -> Stream.repeatedly(fn -> Postgres.info(conn) end) |> Stream.run() end)
@@ -52,7 +52,7 @@ defmodule Causeway.Postgres.TurnsTest do
 
       Postgres.transaction(tx, fn inner ->
         spawn_link(fn ->
-          send(me, {:inner, Postgres.transaction(tx, fn _ -> send(me, :in) && sleep() end)})
+          send(me, {:inner, Postgres.transaction(tx, fn _ -> sleep(send(me, :in)) end)})
         end)
 
         assert_receive :in, 5000
@@ -64,7 +64,7 @@ defmodule Causeway.Postgres.TurnsTest do
     end)
   end
 
-  defp sleep, do: Process.sleep(300)
+  defp sleep(_sent), do: Process.sleep(300)
 
   test "a statement that begins a transaction is refused, and rolled back", %{conn: conn} do
     for _ <- 1..3 do

@@ -244,7 +244,7 @@ defmodule Causeway.Store.DiskTest do
     stop(store)
   end
 
-  property "damage in the middle stops the store, and the message says how to salvage", runs: 15 do
+  property "damage in the middle stops the store; its message says how to salvage", runs: 15 do
     dir = new_dir()
     hashes = segments(dir)
     was = actor(dir)
@@ -331,7 +331,8 @@ defmodule Causeway.Store.DiskTest do
     stop(store)
     [log] = logs(dir)
     [a, b, c, d] = offsets(log)
-    <<head::binary-size(a), _::binary>> = bytes = File.read!(log)
+    bytes = File.read!(log)
+    head = binary_part(bytes, 0, a)
     [first, second, third] = for [x, y] <- pairs([a, b, c, d]), do: binary_part(bytes, x, y - x)
     twice = a + byte_size(first)
     File.write!(log, [head, first, first, second, third])
@@ -516,7 +517,12 @@ defmodule Causeway.Store.DiskTest do
     crash(store)
     assert Store.hash(store) == hash
     assert Store.checkpoint(store) == :ok
-    spawn(fn -> fill(store, 1..1) && Store.checkpoint(store) end)
+
+    spawn(fn ->
+      fill(store, 1..1)
+      Store.checkpoint(store)
+    end)
+
     eventually(fn -> running?(store) end)
     hash = Store.hash(store)
     kill(store)
@@ -911,8 +917,12 @@ defmodule Causeway.Store.DiskTest do
     File.write(filler, :binary.copy("x", 100_000), [:append])
 
     case open(dir) do
-      {:ok, store} -> assert(Store.hash(store) == hash) && kill(store)
-      {:error, error} -> assert {:disk, _, _, :enospc} = error.reason
+      {:ok, store} ->
+        assert Store.hash(store) == hash
+        kill(store)
+
+      {:error, error} ->
+        assert {:disk, _, _, :enospc} = error.reason
     end
 
     File.rm!(filler)
@@ -940,7 +950,7 @@ defmodule Causeway.Store.DiskTest do
 
   @tag skip: Privileges.skip(@ordinary)
   test "a directory that is read-only, or somebody else's", %{dir: dir} do
-    {:ok, through} = @ordinary
+    {:ok, through} = Privileges.ordinary_user()
     store = open!(dir)
     fill(store, 1..1)
     stop(store)

@@ -55,11 +55,9 @@ defmodule Causeway.Store.KindsTest do
     open!(Path.join(dir, "#{name}"), opts)
   end
 
-  for {kind, {before, here, there, expected}} <- @cases do
+  for {kind, _} <- @cases do
     test "#{kind}", %{open: open} do
-      {here, there} = {unquote(Macro.escape(here)), unquote(Macro.escape(there))}
-      before = unquote(Macro.escape(before))
-      expected = unquote(Macro.escape(expected))
+      {before, here, there, expected} = Keyword.fetch!(@cases, unquote(kind))
 
       meet!(fn -> for op <- before, do: Store.update!(@paris, named(op)) end)
 

@@ -40,7 +40,7 @@ defmodule Causeway.Postgres.WAL.Client do
   The rows of a statement; of several, those of the last. With `slow`, it may take any time; the function is called when
   it takes longer than so many milliseconds.
   """
-  @spec query(t, String.t(), {non_neg_integer, (() -> any)} | nil) ::
+  @spec query(t, String.t(), {non_neg_integer, (... -> any)} | nil) ::
           {:ok, [[String.t() | nil]]} | {:error, Exception.t()}
   def query(client, sql, slow \\ nil) do
     deadline = if slow, do: 0, else: timeout(client.timeout)

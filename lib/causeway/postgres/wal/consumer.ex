@@ -105,8 +105,8 @@ defmodule Causeway.Postgres.WAL.Consumer do
       do: Private.call(fn -> state.module.terminate(reason, state.state) end)
   end
 
-  @impl true
-  def format_status(_reason, [_dictionary, state]), do: short(state)
+  # A callback of GenServer since Elixir 1.17; OTP calls it since 25.
+  @impl {:format_status, 1} in GenServer.behaviour_info(:callbacks)
   def format_status(status), do: Private.status(status, &short/1)
 
   defp short(%__MODULE__{} = state),

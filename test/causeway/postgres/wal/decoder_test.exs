@@ -223,7 +223,7 @@ defmodule Causeway.Postgres.WAL.DecoderTest do
     frame =
       Enum.reduce(1..between(1, 4), frame, fn _, frame ->
         at = between(1, byte_size(frame) - 1)
-        <<before::binary-size(at), _, rest::binary>> = frame
+        {before, <<_, rest::binary>>} = :erlang.split_binary(frame, at)
         <<before::binary, byte()::8, rest::binary>>
       end)
 
