@@ -440,7 +440,7 @@ defmodule Causeway.Postgres.WAL.Source do
     if state.port, do: close(state.port)
     Consumer.disconnected(state.consumer, state.ref)
     good? = state.phase == :streaming and now() - state.since >= @good_ms
-    state = if good?, do: %{state | backoff: 0}, else: state
+    state = if good?, do: %{state | backoff: 0, error: nil}, else: state
     error = Refusal.known(error, state.options, state.error)
     streaming = not match?(%{reason: {:spill, _}}, error)
     failed(%{state | port: nil, phase: :draining, streaming: streaming}, error)
