@@ -12,10 +12,11 @@
 #include "port_mem.h"
 
 struct copy {
-    enum { BEGINNING, COPYING, ENDING } phase;
+    enum { BEGINNING, COPYING, SKIPPING, ENDING } phase;
     uint32_t credit;  /* out: frames */
     uint32_t waiting; /* in: bytes that the VM was not yet told are taken */
     bool dropped;     /* out: data was left out, as the VM no longer reads */
+    bool refused;     /* the statement's result is an error, whatever the server says */
 };
 
 #define TAKEN_BYTES (PORT_COPY_WINDOW / 4) /* the VM is told in such steps */
@@ -35,22 +36,44 @@ static bool begin(struct port *port, const struct port_job *job, struct cw_bytes
     return true;
 }
 
+/* A COPY that is not the one that was asked for: the other way, or a second one. What it would
+ * copy out is dropped, and the server told to stop. */
+static void refuse(struct port *port, struct copy *copy, ExecStatusType status) {
+    if (status == PGRES_COPY_IN) {
+        PQputCopyEnd(port->conn, "COPY FROM STDIN is for copy_in, one at a time");
+        port_flush(port);
+    } else if (status == PGRES_COPY_OUT) {
+        copy->phase = SKIPPING;
+        copy->refused = true;
+        port_cancel(port);
+    } else {
+        port_lost(port, "replication is no COPY, so the connection was closed");
+    }
+}
+
+static void take_error(struct port *port, struct copy *copy, const PGresult *res) {
+    port_rows_break(port);
+    if (copy->refused)
+        port_answer_refusal(port, "COPY TO STDOUT is for copy_out, one at a time; "
+                                  "statements beside it may have been run");
+    else
+        port_answer_error(port, res);
+}
+
 /* The server has answered the statement. */
 static void take_result(struct port *port, struct copy *copy, PGresult *res,
                         ExecStatusType wanted) {
     ExecStatusType status = PQresultStatus(res);
+    bool failed = status == PGRES_FATAL_ERROR || status == PGRES_BAD_RESPONSE;
     if (status == wanted && copy->phase == BEGINNING) {
         port_answer_copying(port, res);
         port_answer_cut(port);
         copy->phase = COPYING;
-    } else if (status == PGRES_FATAL_ERROR || status == PGRES_BAD_RESPONSE) {
-        port_rows_break(port);
-        port_answer_error(port, res);
-    } else if (status == PGRES_COPY_IN) {
-        PQputCopyEnd(port->conn, "COPY FROM STDIN is for copy_in");
-        port_flush(port);
-    } else if (status == PGRES_COPY_OUT) {
-        port_lost(port, "COPY TO STDOUT is for copy_out, so the connection was closed");
+    } else if (failed || (status == PGRES_COMMAND_OK && copy->refused)) {
+        take_error(port, copy, res);
+        copy->refused = false;
+    } else if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH) {
+        refuse(port, copy, status);
     } else if (status == PGRES_COMMAND_OK && copy->dropped) {
         port_answer_stopped(port);
         copy->dropped = false;
@@ -59,9 +82,20 @@ static void take_result(struct port *port, struct copy *copy, PGresult *res,
     }
 }
 
+/* False when the end has not come. */
+static bool skip_data(struct port *port, struct copy *copy) {
+    char *data;
+    int n;
+    while ((n = PQgetCopyData(port->conn, &data, 1)) > 0)
+        PQfreemem(data);
+    if (n < 0)
+        copy->phase = ENDING;
+    return n < 0;
+}
+
 /* False when nothing more can be done now, or the job is over, and `copy` with it. */
 static bool take_next(struct port *port, struct copy *copy, ExecStatusType wanted) {
-    if (PQisBusy(port->conn))
+    if ((copy->phase == SKIPPING && !skip_data(port, copy)) || PQisBusy(port->conn))
         return false;
     PGresult *res = PQgetResult(port->conn);
     if (res)

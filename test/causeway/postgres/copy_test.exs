@@ -145,6 +145,27 @@ defmodule Causeway.Postgres.CopyTest do
     assert one!(conn, "select count(*) from t") == 0
   end
 
+  test "in: a statement that copies out is refused, and the connection used on", %{conn: conn} do
+    backend = one!(conn, "select pg_backend_pid()")
+    many = "copy (select repeat('x', 1000) from generate_series(1, 1000000)) to stdout"
+
+    # What comes before the one that is refused may have been run: an empty copy here.
+    for {sql, data} <- [
+          {"copy t to stdout", ["1\tx\n"]},
+          {many, ["1\tx\n"]},
+          {"copy t to stdout; select 1", []},
+          {"copy t from stdin; copy t to stdout", []}
+        ] do
+      assert {:error, %Error{reason: :refused, query: ^sql} = error} =
+               Postgres.copy_in(conn, sql, data)
+
+      assert Exception.message(error) =~ "COPY TO STDOUT is for copy_out"
+      assert one!(conn, "select count(*) from t") == 0
+    end
+
+    assert one!(conn, "select pg_backend_pid()") == backend
+  end
+
   test "in: a deadline", %{conn: conn} do
     data = Stream.map(1..1000, fn i -> Process.sleep(5) && "#{i}\tx\n" end)
 
@@ -245,8 +266,14 @@ defmodule Causeway.Postgres.CopyTest do
       conn |> Postgres.copy_out("copy nowhere to stdout") |> Stream.run()
     end
 
+    backend = one!(conn, "select pg_backend_pid()")
     assert_raise Error, fn -> conn |> Postgres.copy_out("copy t from stdin") |> Stream.run() end
-    assert one!(conn, "select 1") == 1
+
+    assert_raise Error, ~r/one at a time/, fn ->
+      conn |> Postgres.copy_out("copy t to stdout; copy t to stdout") |> Stream.run()
+    end
+
+    assert one!(conn, "select pg_backend_pid()") == backend
   end
 
   test "in: a deadline ends it while the server waits for a lock, too", %{database: database} do
