@@ -63,6 +63,17 @@ enum port_frame port_in_next(struct port_in *in, struct cw_bytes *frame) {
     return PORT_FRAME;
 }
 
+uint8_t *port_in_keep(struct port_in *in) {
+    uint8_t *kept = in->p;
+    size_t left = in->end - in->begin;
+    in->cap = left < READ_BYTES ? READ_BYTES : left;
+    in->p = port_alloc(in->cap);
+    memcpy(in->p, kept + in->begin, left);
+    in->begin = 0;
+    in->end = left;
+    return kept;
+}
+
 void port_in_wipe(struct port_in *in) {
     port_wipe(in->p, in->begin);
 }

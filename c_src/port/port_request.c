@@ -162,13 +162,13 @@ static bool step_good(const struct port_step *step, uint32_t of) {
 
 bool port_read_run(const struct port_request *request, struct port_steps *steps) {
     struct port_term t = request->rest;
-    struct port_steps all;
+    struct port_steps all = {.n = 0};
     all.credit = port_term_uint(&t);
     all.max_rows = port_term_uint(&t);
     all.n = port_term_list(&t);
     all.rest = t;
     struct port_steps walk = all;
-    struct port_step step;
+    struct port_step step = {.op = PORT_STEP_sync};
     for (uint32_t i = 0; i < all.n && !walk.rest.bad; i++) {
         port_next_step(&walk, &step);
         if (!step_good(&step, all.n))
@@ -178,6 +178,7 @@ bool port_read_run(const struct port_request *request, struct port_steps *steps)
     if (request->args != 3 || !all.n || !port_term_done(&walk.rest))
         return false;
     *steps = all;
+    steps->synced = step.op == PORT_STEP_sync;
     return true;
 }
 

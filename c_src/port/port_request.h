@@ -63,6 +63,7 @@ struct port_steps {
     uint32_t credit;   /* how many frames may be answered before more is given; 0 for any number */
     uint32_t max_rows; /* of a frame; 0 for any number */
     uint32_t n;        /* 1 at least */
+    bool synced;       /* the last one is a sync */
     struct port_term rest;
 };
 

@@ -20,9 +20,12 @@ struct run {
     bool dropped; /* rows of the statement were left out, so its result is an error too */
     uint32_t credit;
     uint32_t max_rows;
-    uint32_t n;
-    uint32_t at;  /* the step whose results come next */
-    char tag[64]; /* of the statement, when its last rows have brought it */
+    uint32_t n;              /* of steps, and the sync that ends a pipeline */
+    uint32_t at;             /* the step whose results come next */
+    uint32_t given;          /* how many libpq has been given */
+    struct port_steps steps; /* the others */
+    uint8_t *kept;           /* NULL, or what they are in */
+    char tag[64];            /* of the statement, when its last rows have brought it */
     uint8_t ops[];
 };
 
@@ -165,24 +168,51 @@ static void ask_for_rows(struct port *port) {
     PQsetSingleRowMode(port->conn);
 }
 
-static bool send_all(struct port *port, struct run *run, struct port_steps steps) {
-    if (run->pipeline && !PQenterPipelineMode(port->conn))
+/* About how many bytes libpq is given between two looks at whether they were sent. */
+#define GIVEN_BYTES (64u << 10)
+#define STEP_BYTES 64u /* what a step takes beside its SQL and parameters */
+
+static bool is_given(const struct run *run) {
+    return run->given == run->n;
+}
+
+static size_t give_step(struct port *port, struct run *run) {
+    struct port_step step = {.op = PORT_STEP_sync};
+    if (run->given < run->steps.n)
+        port_next_step(&run->steps, &step);
+    run->ops[run->given] = (uint8_t)step.op;
+    if (!send_step(port, &step))
+        return 0;
+    /* Of later ones that is done when their turn comes. */
+    if (run->given++ == run->at)
+        ask_for_rows(port);
+    return STEP_BYTES + step.sql.n + step.params.n;
+}
+
+/* libpq moves what it could not send to the front each time it has sent some: of a long pipeline it
+ * is given what the socket takes, and no more than a little beyond. False after a failure. */
+static bool give_steps(struct port *port, struct run *run) {
+    size_t bytes = 0;
+    while (!is_given(run)) {
+        size_t n = give_step(port, run);
+        if (!n)
+            return false;
+        bytes += n;
+        if (bytes < GIVEN_BYTES && !is_given(run))
+            continue;
+        if (!port_flush(port) || port->unsent)
+            break;
+        bytes = 0;
+    }
+    return true;
+}
+
+static bool begin(struct port *port, struct run *run) {
+    if ((run->pipeline && !PQenterPipelineMode(port->conn)) || !give_steps(port, run))
         return false;
-    for (uint32_t i = 0; i < steps.n; i++) {
-        struct port_step step;
-        port_next_step(&steps, &step);
-        run->ops[i] = (uint8_t)step.op;
-        if (!send_step(port, &step))
-            return false;
-    }
-    run->n = steps.n;
-    if (run->pipeline && run->ops[run->n - 1] != PORT_STEP_sync) {
-        run->ops[run->n++] = PORT_STEP_sync;
-        if (!PQpipelineSync(port->conn))
-            return false;
-    }
-    ask_for_rows(port);
-    return port_flush(port);
+    if (!is_given(run)) /* what they are read from has to stay */
+        run->kept = port_in_keep(&port->in);
+    return true;
 }
 
 /* ---- results ---- */
@@ -363,11 +393,22 @@ static bool has_credit(const struct run *run, const struct port *port) {
     return !run->limited || run->credit || port->stop != PORT_GO_ON;
 }
 
-static void advance(struct port *port) {
-    struct run *run = port->work;
-    while (!port->over && has_credit(run, port) && port_may_go_on(port) && !PQisBusy(port->conn))
+static void take_all(struct port *port, struct run *run) {
+    while (run->at < run->given && !port->over && has_credit(run, port) && port_may_go_on(port) &&
+           !PQisBusy(port->conn))
         if ((run->copying && !skip_copy(port, run)) || !take_next(port, run))
             return;
+}
+
+/* In this order, as libpq reads, too, when it cannot send. On a connection that is gone, trying to
+ * would have it forget what the server has said. */
+static void advance(struct port *port) {
+    struct run *run = port->work;
+    bool may_give = !port->unsent && PQstatus(port->conn) == CONNECTION_OK;
+    bool good = !may_give || give_steps(port, run);
+    take_all(port, run);
+    if (!good)
+        port_lost(port, NULL);
 }
 
 static short wants(struct port *port) {
@@ -384,7 +425,13 @@ static bool message(struct port *port, const struct port_request *request) {
     return true;
 }
 
-const struct port_job port_run_job = {.wants = wants, .advance = advance, .message = message};
+static void free_work(void *work) {
+    port_free(((struct run *)work)->kept);
+    port_free(work);
+}
+
+const struct port_job port_run_job = {
+    .wants = wants, .advance = advance, .message = message, .free = free_work};
 
 bool port_run(struct port *port, const struct port_request *request) {
     struct port_steps steps;
@@ -394,9 +441,11 @@ bool port_run(struct port *port, const struct port_request *request) {
     *run = (struct run){.pipeline = steps.n > 1,
                         .limited = steps.credit > 0,
                         .credit = steps.credit,
-                        .max_rows = steps.max_rows};
+                        .max_rows = steps.max_rows,
+                        .n = steps.n + (steps.n > 1 && !steps.synced),
+                        .steps = steps};
     port_job_start(port, &port_run_job, run, request);
-    if (!send_all(port, run, steps))
+    if (!begin(port, run))
         port_lost(port, NULL);
     return true;
 }
