@@ -30,7 +30,8 @@ struct connect {
     size_t n;
     char *strings; /* all the above point into it */
     size_t strings_n;
-    bool is_string; /* all or some of the parameters are in a connection string */
+    bool is_string;   /* all or some of the parameters are in a connection string */
+    bool is_doubtful; /* what libpq takes for hosts or names in it may be of the password */
 
     struct host hosts[MAX_HOSTS];
     size_t hosts_n; /* 0 until the first attempt has told */
@@ -237,10 +238,15 @@ static void start_attempt(struct port *port, struct connect *c) {
     c->current = NULL;
 }
 
+static const char in_doubt[] =
+    "what libpq says is not shown, as the connection URI has a further @, or a port that is none, "
+    "and so parts of a password may stand where hosts and names do: in a user's name or password "
+    "@ is written as %40, / as %2F and : as %3A";
+
 static void fail(struct port *port, const char *why, const char *message) {
     struct connect *c = port->work;
     cw_buf_put(&c->dropped, message, strlen(message) + 1);
-    port_tell_failed(port, port->id, why, (const char *)c->dropped.p);
+    port_tell_failed(port, port->id, why, c->is_doubtful ? in_doubt : (const char *)c->dropped.p);
     port_job_end(port);
     port->leaving = true;
     port->leave_at = port_now() + PORT_LEAVE_GRACE;
@@ -352,6 +358,32 @@ static bool is_string(const char *key, const char *value) {
     return strcmp(key, "dbname") == 0 && (strchr(value, '=') || strstr(value, "://"));
 }
 
+/* What comes behind the user's name and password in a URI, as libpq takes it. NULL when it is none.
+ */
+static const char *hosts_of(const char *value) {
+    const char *hosts = strstr(value, "://");
+    if (!hosts)
+        return NULL;
+    hosts += 3;
+    size_t user = strcspn(hosts, "@/");
+    return hosts[user] == '@' ? hosts + user + 1 : hosts;
+}
+
+/* A password with an @, a / or a : that is not written as it should be ends too early; its rest is
+ * then a host, a port or the name of a database, which errors tell. */
+static bool is_doubtful(const char *value) {
+    const char *hosts = hosts_of(value);
+    if (!hosts)
+        return false;
+    bool port = false, odd = strchr(hosts, '@') != NULL, address = false;
+    for (; *hosts && !strchr("/?", *hosts) && !odd; hosts++) {
+        address = *hosts == '[' || (address && *hosts != ']');
+        odd = port && *hosts != ',' && (*hosts < '0' || *hosts > '9');
+        port = !address && (*hosts == ':' || (port && *hosts != ','));
+    }
+    return odd;
+}
+
 static struct connect *make_connect(struct port_pairs pairs) {
     struct connect *c = port_alloc(sizeof *c);
     *c = (struct connect){.host_deadline = PORT_NEVER};
@@ -366,6 +398,7 @@ static struct connect *make_connect(struct port_pairs pairs) {
         const char *k = take_string(c, key);
         const char *v = take_string(c, value);
         c->is_string |= is_string(k, v);
+        c->is_doubtful |= is_string(k, v) && is_doubtful(v);
         add(c, &c->n, k, v);
     }
     return c;

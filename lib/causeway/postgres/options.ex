@@ -32,7 +32,7 @@ defmodule Causeway.Postgres.Options do
 
   @schema [
     url:
-      {:string,
+      {:url,
        "a connection string, `\"host=db dbname=shop\"`, or URI, `\"postgresql://db/shop\"`, with anything " <>
          "that libpq knows. Other options override what it says."},
     hostname:
@@ -228,7 +228,7 @@ defmodule Causeway.Postgres.Options do
 
   defp check!(name, value) do
     {type, _} = @schema[name]
-    shown = if type in [:string, :parameters], do: "", else: ", got #{inspect(value)}"
+    shown = if type in [:string, :url, :parameters], do: "", else: ", got #{inspect(value)}"
     valid?(type, value) || bad!(name, expected(type) <> shown)
     if type == :port and is_binary(value), do: String.to_integer(value), else: value
   end
@@ -236,6 +236,10 @@ defmodule Causeway.Postgres.Options do
   defp bad!(name, why), do: raise(ArgumentError, "option #{inspect(name)}: #{why}")
 
   defp valid?(:string, value), do: string?(value)
+  # libpq would take one of another scheme for the name of a database, which the server repeats, with the password.
+  defp valid?(:url, value),
+    do: string?(value) and (value =~ ~r/^postgres(ql)?:\/\// or not (value =~ ~r/^[^=]*:\/\//))
+
   defp valid?(:hosts, value), do: string?(value) and value != ""
   defp valid?(:port, port) when is_binary(port), do: port =~ ~r/^\d{1,5}$/
   defp valid?(:port, port), do: port in 1..65_535
@@ -270,6 +274,11 @@ defmodule Causeway.Postgres.Options do
   defp endpoint?(_), do: false
 
   defp expected(:string), do: "expected a string, in UTF-8 and without NUL bytes"
+  defp expected(:url) do
+    "expected a URI that begins with postgresql:// or postgres://, or a string such as \"host=db dbname=shop\", in " <>
+      "UTF-8 and without NUL bytes"
+  end
+
   defp expected(:hosts), do: "expected a name or address, or several separated by commas"
   defp expected(:port), do: "expected a number from 1 to 65535"
   defp expected(:endpoints), do: "expected a list of {host, port}"

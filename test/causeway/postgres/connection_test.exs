@@ -347,6 +347,53 @@ defmodule Causeway.Postgres.ConnectionTest do
       end
     end
 
+    # A password that is not written as it has to be in a URI: libpq takes its rest for a host, a port or a database.
+    test "nor in errors, in pieces" do
+      Process.flag(:trap_exit, true)
+
+      for url <- [
+            "postgresql://u:first@second@127.0.0.1:1/x",
+            "postgresql://u:first@second/third@127.0.0.1:1/x",
+            "postgresql://u:first@second:third@127.0.0.1:1/x",
+            "postgresql://u:first/second@127.0.0.1:1/x",
+            "postgresql://127.0.0.1:first/second@127.0.0.1:1/x",
+            "postgresql://127.0.0.1:1first@second/third@127.0.0.1:1/x",
+            "postgresql://127.0.0.1:1,127.0.0.1:first",
+            "postgresql://127.0.0.1:1/first@second",
+            "postgresql://u:1@[::1]:first/x",
+            "postgresql://u:first?second@third?@127.0.0.1:1/x"
+          ] do
+        options = [url: url, sync_connect: true, connect_timeout: 5_000]
+
+        log =
+          ExUnit.CaptureLog.capture_log(fn ->
+            assert {:error, %Error{reason: :not_connected} = error} = Postgres.start_link(options)
+            unseen(Exception.message(error) <> inspect(error), url)
+            assert Exception.message(error) =~ ~r/%40|cannot make sense/
+          end)
+
+        unseen(log, url)
+      end
+
+      # What is as it should be is told.
+      for url <- [
+            "postgresql://u:fir%40st@127.0.0.1:1/x",
+            "postgresql://u:fir:st?#[@127.0.0.1:1,[::1]:1,127.0.0.1/x?port=1,1,1&connect_timeout=2"
+          ] do
+        assert {:error, error} = Postgres.start_link(url: url, sync_connect: true)
+        assert Exception.message(error) =~ "refused"
+        unseen(Exception.message(error), url)
+      end
+
+      # It would be the name of a database, which the server tells.
+      error = assert_raise ArgumentError, fn -> Postgres.start_link("ecto://u:first@127.0.0.1/x") end
+      assert Exception.message(error) =~ "postgresql://"
+      unseen(Exception.message(error), "ecto")
+    end
+
+    defp unseen(text, url),
+      do: for(piece <- ~w(first second third), do: refute(text =~ piece, "#{url}: #{text}"))
+
     defp hide(shown) do
       shown = IO.iodata_to_binary(shown)
       refute shown =~ @secret
