@@ -280,10 +280,16 @@ static bool put_small(struct pg_encode *e, const struct pg_node *node, uint64_t 
                       term);
 }
 
+/* How many digits bytes stand for at the least; the first of them, which comes last, is not 0. */
+static int64_t least_digits(size_t bytes) {
+    return bytes ? (int64_t)(8 * (bytes - 1)) * 30102 / 100000 + 1 : 0;
+}
+
+/* What is out of range is known to be, nearly always, before there are digits. */
 static bool put_magnitude(struct pg_encode *e, const struct pg_node *node,
                           struct cw_bytes magnitude, bool negative, int64_t exp,
                           ERL_NIF_TERM term) {
-    if (magnitude.n > COEF_BYTES_MOST)
+    if (magnitude.n > COEF_BYTES_MOST || least_digits(magnitude.n) + exp > DIGITS_BEFORE)
         return PG_REFUSE(e, node, out_of_range, term);
     size_t limbs = magnitude.n / 4 + 1, room = magnitude.n * 5 / 2 + 16;
     if (!pg_may_spend(e, limbs * limbs / 8))

@@ -100,6 +100,33 @@ defmodule Causeway.Postgres.EncodeErrorTest do
         do: assert({oid, refused(oid, value)} == {oid, :out_of_range})
   end
 
+  # The digits of a large coefficient take time that grows with the square of their number: here hundreds of
+  # milliseconds, against none.
+  test "numbers far beyond their limits are refused before their digits are made" do
+    codec = codec([1700])
+    taken = fn value -> fn -> Codec.encode(codec, [value]) end |> :timer.tc() |> elem(0) end
+    limit = taken.(10 ** 131_071)
+
+    for value <- [
+          10 ** 140_000,
+          -(10 ** 140_000),
+          %Numeric{coef: 10 ** 131_000, exp: 131_072},
+          %Numeric{coef: 10 ** 120_000, exp: 20_000},
+          %Numeric{coef: 10 ** 131_000, exp: -16_384},
+          %Numeric{coef: 1 <<< 4_000_000}
+        ] do
+      assert refused(1700, value) == :out_of_range
+      assert taken.(value) < limit / 10
+    end
+
+    # At the limits.
+    for value <- [10 ** 131_072 - 1, %Numeric{coef: 10 ** 147_455 - 1, exp: -16_383}],
+        do: assert({:ok, _} = Codec.encode(codec, [value]))
+
+    for value <- [10 ** 131_072, %Numeric{coef: 10 ** 147_455, exp: -16_383}],
+        do: assert(refused(1700, value) == :out_of_range)
+  end
+
   test "large integers as floats" do
     assert {:ok, <<8::32, float::float-64>>} = Codec.encode(codec([701]), [1 <<< 80])
     assert float == :math.pow(2, 80)
