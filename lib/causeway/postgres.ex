@@ -92,6 +92,9 @@ defmodule Causeway.Postgres do
 
   @doc """
   Cancels what the connection runs now, whoever has asked for it: that call returns an error with reason `:cancelled`.
+
+  What is not known yet, a query that is run for the first time, is asked for before it is run. A cancel that comes so early
+  finds nothing to cancel, or something that has just ended.
   """
   @spec cancel(conn) :: :ok
   def cancel(conn), do: GenServer.call(Session.fetch(conn).pid, :cancel)

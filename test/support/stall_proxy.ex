@@ -6,8 +6,11 @@ defmodule Causeway.StallProxy do
   # firewall that was restarted; `cut/1` resets them; `refuse/1` closes new ones at once, until `accept/1`.
   use GenServer
 
-  @doc "Starts it in front of a port; it ends with the caller. `port/1` says where it listens."
-  def start_link(target), do: GenServer.start_link(__MODULE__, target)
+  @doc """
+  Starts it in front of a port; it ends with the caller. `port/1` says where it listens. More options of the listening socket,
+  such as a small `recbuf`, hold for the clients'.
+  """
+  def start_link(target, options \\ []), do: GenServer.start_link(__MODULE__, {target, options})
 
   def port(proxy), do: GenServer.call(proxy, :port)
   def stall(proxy), do: GenServer.call(proxy, :stall)
@@ -26,8 +29,9 @@ defmodule Causeway.StallProxy do
   @options [:binary, active: false, nodelay: true, ip: {127, 0, 0, 1}]
 
   @impl true
-  def init(target) do
-    {:ok, listener} = :gen_tcp.listen(0, [reuseaddr: true, backlog: 1024] ++ @options)
+  def init({target, options}) do
+    options = [reuseaddr: true, backlog: 1024] ++ options ++ @options
+    {:ok, listener} = :gen_tcp.listen(0, options)
     me = self()
     spawn_link(fn -> accept_all(listener, me) end)
 

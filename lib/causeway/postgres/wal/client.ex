@@ -12,13 +12,14 @@ defmodule Causeway.Postgres.WAL.Client do
 
   @doc """
   Connects; pairs come after those of the options. A server that has not answered a statement after `timeout`
-  milliseconds, nor its cancellation, counts as lost.
+  milliseconds, nor its cancellation, counts as lost; so does a network that has not taken for so long what is said to it,
+  unless the options say something else.
   """
   @spec open(Causeway.Postgres.Options.t(), [{String.t(), String.t()}], timeout) ::
           {:ok, t} | {:error, Exception.t()}
   def open(options, pairs \\ [], timeout \\ 60_000) do
     with {:ok, port} <- program() do
-      body = Protocol.connect(options.conninfo ++ pairs)
+      body = Protocol.connect(network(timeout) ++ options.conninfo ++ pairs)
       Port.command(port, Protocol.request(0, timeout(options.connect_timeout), body))
 
       case await(port, nil) do
@@ -26,6 +27,20 @@ defmodule Causeway.Postgres.WAL.Client do
         {:error, error} -> {:error, error}
       end
     end
+  end
+
+  # What the system notices, whether anything is waited for or read, or not. Not of Unix sockets.
+  defp network(:infinity), do: []
+
+  defp network(ms) do
+    seconds = "#{max(div(ms, 3_000), 1)}"
+
+    [
+      {"keepalives_idle", seconds},
+      {"keepalives_interval", seconds},
+      {"keepalives_count", "3"},
+      {"tcp_user_timeout", "#{min(ms, 0x7FFFFFFF)}"}
+    ]
   end
 
   defp program do
@@ -37,17 +52,19 @@ defmodule Causeway.Postgres.WAL.Client do
   defp timeout(ms), do: ms
 
   @doc """
-  The rows of a statement; of several, those of the last. With `slow`, it may take any time; the function is called when
-  it takes longer than so many milliseconds.
+  The rows of a statement; of several, those of the last. `timeout` is this statement's own. With `slow`, the function is
+  called when it takes longer than so many milliseconds.
   """
-  @spec query(t, String.t(), {non_neg_integer, (... -> any)} | nil) ::
+  @spec query(t, String.t(), timeout | nil, {non_neg_integer, (... -> any)} | nil) ::
           {:ok, [[String.t() | nil]]} | {:error, Exception.t()}
-  def query(client, sql, slow \\ nil) do
-    deadline = if slow, do: 0, else: timeout(client.timeout)
-
+  def query(client, sql, timeout \\ nil, slow \\ nil) do
     Port.command(
       client.port,
-      Protocol.request(client.id, deadline, Protocol.run([{:simple, sql}]))
+      Protocol.request(
+        client.id,
+        timeout(timeout || client.timeout),
+        Protocol.run([{:simple, sql}])
+      )
     )
 
     case await(client.port, slow) do
@@ -56,7 +73,7 @@ defmodule Causeway.Postgres.WAL.Client do
     end
   end
 
-  @doc "As `query/3`, for statements without rows."
+  @doc "As `query/4`, for statements without rows."
   def run(client, sql) do
     with {:ok, _} <- query(client, sql), do: :ok
   end

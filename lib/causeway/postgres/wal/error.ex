@@ -8,6 +8,7 @@ defmodule Causeway.Postgres.WAL.Error do
     * `{:slot_in_use, slot, pid}` - another process of the server, perhaps one of a consumer that it does not know to
       be dead yet, uses it
     * `{:slot_missing, slot}` - there is no such slot, and none is to be made
+    * `{:slot_timeout, slot, ms}` - it could not be made in `:slot_timeout`, as transactions that were open then still are
     * `{:slot_lost, slot, why}` - it was there, and is gone, or the server has invalidated it: what was committed since
       is not in it
     * `{:standby, slot}` - the server is a standby, and has no such slot
@@ -40,6 +41,11 @@ defmodule Causeway.Postgres.WAL.Error do
 
   defp format({:slot_missing, slot}) do
     "there is no replication slot #{inspect(slot)}; make it, or let it be made with create_slot: true"
+  end
+
+  defp format({:slot_timeout, slot, ms}) do
+    "replication slot #{inspect(slot)} could not be made in #{ms} ms: the server waits until all transactions have ended " <>
+      "that were open when it was asked. See pg_stat_activity (xact_start) and pg_prepared_xacts for those; or :slot_timeout"
   end
 
   defp format({:slot_lost, slot, why}) do

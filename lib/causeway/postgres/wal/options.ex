@@ -25,6 +25,11 @@ defmodule Causeway.Postgres.WAL.Options do
     create_slot:
       {:boolean, true,
        "whether to make the slot when there is none and there has been none before."},
+    slot_timeout:
+      {:timeout, :infinity,
+       "milliseconds that the making of the slot may take. The server waits until all transactions have ended that are open " <>
+         "then, also those of other databases; the handler is told of that (`{:waiting, :slot_creation}`), and `info/1` tells " <>
+         "it. After this time it is given up, and tried again like a connection."},
     snapshot:
       {:boolean, false,
        "whether to call `handle_snapshot` with what the tables held when the slot was made, once it was."},

@@ -129,10 +129,13 @@ defmodule Causeway.Postgres.WAL.Slot do
 
     tell = fn -> slow.(:slot_creation) end
 
-    case Client.query(client, sql, {@slow_ms, tell}) do
+    case Client.query(client, sql, options.slot_timeout, {@slow_ms, tell}) do
       {:ok, [[_name, lsn, snapshot | _]]} ->
         lsn = LSN.parse!(lsn)
         {:ok, %{confirmed: lsn, created: %{lsn: lsn, snapshot: snapshot}}}
+
+      {:error, %Error{reason: :timeout}} ->
+        error({:slot_timeout, options.slot, options.slot_timeout})
 
       # Somebody else's, by now.
       {:error, %Error{postgres: %{code: :duplicate_object}}} ->

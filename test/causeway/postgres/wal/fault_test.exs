@@ -119,6 +119,46 @@ defmodule Causeway.Postgres.WAL.FaultTest do
     assert id(next(20_000)) == 2
   end
 
+  # What the server would have said is not read then, and what it is told goes nowhere, which Linux notices.
+  @tag skip: if(:os.type() != {:unix, :linux}, do: "there is no tcp_user_timeout")
+  test "a network that swallows everything while the handler is behind", context do
+    {:ok, proxy} = StallProxy.start_link(context.options[:port], recbuf: 1024, buffer: 1024)
+    options = Keyword.put(context.options, :port, StallProxy.port(proxy))
+    test = self()
+
+    block = fn _transaction, state ->
+      send(test, {:blocked, self()})
+      receive do: (:go_on -> {:ack, Map.delete(state, :answer)})
+    end
+
+    wal =
+      start_wal!(context,
+        connection: options,
+        answer: block,
+        buffer_bytes: 0x10000,
+        status_interval: 10,
+        silence_timeout: 1_000
+      )
+
+    insert!(context, 1)
+    assert_receive {:blocked, handler}, 5_000
+    # More than it may have on its way.
+    for i <- 2..11, do: sql!(context, "insert into t values (#{i}, repeat('x', 50000))")
+    eventually(fn -> WAL.info(wal).in_flight_bytes > 0x10000 end)
+    # It is told by the server's system that all is well.
+    Process.sleep(2_000)
+    assert %{connects: 1, status: :streaming} = WAL.info(wal)
+
+    StallProxy.forget(proxy)
+    eventually(fn -> WAL.info(wal).status == :draining end, 30_000)
+    # Its handler is where it was, and nothing comes twice.
+    send(handler, :go_on)
+    receive_event(:disconnected)
+    receive_event(:connected)
+    assert for(_ <- 1..11, do: id(next())) == Enum.to_list(1..11)
+    nothing()
+  end
+
   test "confirmations that find no answer are not taken for many questions", context do
     {:ok, proxy} = StallProxy.start_link(context.options[:port])
     options = Keyword.put(context.options, :port, StallProxy.port(proxy))
@@ -337,6 +377,50 @@ defmodule Causeway.Postgres.WAL.FaultTest do
     Task.await(task)
     insert!(context, 2)
     assert id(next()) == 2
+  end
+
+  test "or is given up after a while, and tried again; or stopped, and leaves nothing", context do
+    {:ok, conn} = Causeway.Postgres.start_link(context.options)
+    test = self()
+
+    task =
+      Task.async(fn ->
+        Causeway.Postgres.transaction(conn, fn tx ->
+          Causeway.Postgres.query!(tx, "insert into t values (1)")
+          send(test, :open)
+          receive do: (:commit -> :ok)
+        end)
+      end)
+
+    assert_receive :open, 5_000
+    wal = start_wal(context, slot_timeout: 300)
+    slot = slot_name(context)
+
+    for _ <- 1..2 do
+      assert %{error: error} = receive_event(:disconnected)
+      assert error == %WAL.Error{reason: {:slot_timeout, slot, 300}}
+      assert Exception.message(error) =~ "could not be made in 300 ms"
+    end
+
+    assert %{status: status, error: %WAL.Error{reason: {:slot_timeout, _, _}}} = WAL.info(wal)
+    assert status in [:waiting, :connecting]
+    stop_wal(wal)
+
+    # One that waits for any time ends when it is told to.
+    waiting = start_wal(context)
+    assert_receive {:event, {:waiting, :slot_creation}}, 10_000
+    assert WAL.info(waiting).status == {:waiting, :slot_creation}
+    {time, :ok} = :timer.tc(fn -> stop_wal(waiting) end)
+    assert time < 5_000_000
+    eventually(fn -> slot(context) == nil end)
+
+    wal = start_wal(context, slot_timeout: 60_000)
+    send(task.pid, :commit)
+    Task.await(task)
+    receive_event(:connected)
+    insert!(context, 2)
+    assert id(next()) == 2
+    stop_wal(wal)
   end
 
   # ---- snapshots ----
