@@ -358,11 +358,18 @@ defmodule Causeway.Postgres.Connection do
     end
   end
 
-  # Transactions are begun and ended by transaction/3, or others would be within them, and know nothing of it.
+  # Transactions are begun and ended by transaction/3, or others would be within them, and know nothing of it. One that is
+  # prepared for two-phase commit has ended here, too, but as was asked for: that cannot be done in another way.
+  @prepared "PREPARE TRANSACTION" <> <<19>>
   defp last(state, transaction, records) do
     case meddled(state, transaction) do
-      nil -> {:last, transaction, records}
-      why -> {:error, Error.server(:refused, message: why)}
+      nil ->
+        {:last, transaction, records}
+
+      why ->
+        if String.ends_with?(records, @prepared),
+          do: {:last, transaction, records},
+          else: {:error, Error.server(:refused, message: why)}
     end
   end
 

@@ -11,7 +11,8 @@ defmodule Causeway.Postgres.Error do
     * `:queue_timeout` - the deadline passed before the connection was free; nothing was sent
     * `:disconnected` - the connection was lost while the statement ran: nobody knows whether it was done
     * `:not_connected` - there is no connection now, and nothing was sent; `:detail` says why
-    * `:transaction_lost` - the transaction has ended: committed, rolled back, or lost with its connection
+    * `:transaction_lost` - the transaction has ended: committed, rolled back, prepared for two-phase commit, or
+      lost with its connection
     * `:rolled_back` - a transaction in which a statement had failed was to be committed
     * `:busy` - this process has a stream or a copy under way on this connection, or is inside a transaction and
       did not use the one that it was given
@@ -121,7 +122,7 @@ defmodule Causeway.Postgres.Error do
   end
 
   defp sentence(%{reason: :transaction_lost}) do
-    "the transaction has ended: it was committed or rolled back, or its connection was lost, and it with that"
+    "the transaction has ended: it was committed, rolled back or prepared, or its connection was lost, and it with that"
   end
 
   defp sentence(%{reason: :rolled_back}) do

@@ -95,6 +95,45 @@ defmodule Causeway.Postgres.TurnsTest do
     assert one!(conn, "select count(*) from t") == 0
   end
 
+  # As with Postgrex: the statement has its result, and transaction/3 says that there is nothing to commit.
+  test "a transaction that is prepared for two-phase commit" do
+    server = PostgresServer.start!(settings: [max_prepared_transactions: 2])
+    conn = connect!(PostgresServer.options(server))
+    Postgres.query!(conn, "create table t (a int)")
+
+    for {end_it, i} <- [{"commit prepared", 1}, {"rollback prepared", 2}] do
+      assert {:error, %Error{reason: :transaction_lost} = error} =
+               Postgres.transaction(conn, fn tx ->
+                 Postgres.query!(tx, "insert into t values ($1)", [i])
+
+                 assert {:ok, %Result{command: :prepare_transaction}} =
+                          Postgres.query(tx, "prepare transaction 'x'")
+
+                 assert {:error, %Error{reason: :transaction_lost}} = Postgres.query(tx, "select 1")
+               end)
+
+      assert Exception.message(error) =~ "prepared"
+      assert %{transaction: :idle} = Postgres.info(conn)
+      assert {:ok, %Result{}} = Postgres.query(conn, end_it <> " 'x'")
+      assert Postgres.query!(conn, "select a from t").rows == [[1]]
+    end
+
+    assert {:ok, [_, _, %Result{command: :prepare_transaction}]} =
+             Postgres.script(conn, "begin; insert into t values (3); prepare transaction 'x'")
+
+    Postgres.query!(conn, "commit prepared 'x'")
+    # One that has failed cannot be, which the server says as ROLLBACK.
+    assert {:error, %Error{reason: :transaction_lost}} =
+             Postgres.transaction(conn, fn tx ->
+               assert {:error, _} = Postgres.query(tx, "select 1 / 0")
+
+               assert {:error, %Error{reason: :refused}} =
+                        Postgres.query(tx, "prepare transaction 'x'")
+             end)
+
+    assert Postgres.query!(conn, "select a from t").rows == [[1], [3]]
+  end
+
   test "many whose deadline passes, and many who die", %{conn: conn} do
     me = self()
     spawn_link(fn -> send(me, {:slept, one!(conn, "select 1 from pg_sleep(2)")}) end)
