@@ -21,6 +21,8 @@ if no_postgres, do: IO.puts("Tests with a PostgreSQL server are left out: #{no_p
 
 ExUnit.start(
   formatters: [ExUnit.CLIFormatter, Causeway.CountFormatter],
+  # On a busy machine, what comes may take longer than 100 ms.
+  assert_receive_timeout: 10_000,
   exclude:
     for({app, _} <- absent, do: {:integration, app}) ++ if(no_postgres, do: [:postgres], else: [])
 )
