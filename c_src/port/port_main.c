@@ -370,9 +370,13 @@ static void release(struct port *port) {
 
 static void turn(struct port *port) {
     struct pollfd fds[FDS];
+    /* It was released, is held again, and the VM has read that, too. What it is to go on with is
+     * libpq's already, and no socket tells of it. */
+    bool again = port->held && port_may_read(port);
     watch(port, fds);
+    port->held |= again;
     enum port_wait_for what = port->job == &port_idle_job ? PORT_WAIT_VM : PORT_WAIT_SERVER;
-    if (port_wait(&port->wait, what, fds, FDS, wait_time(port)) < 0) {
+    if (port_wait(&port->wait, what, fds, FDS, again ? 0 : wait_time(port)) < 0) {
         if (errno != EINTR)
             _exit(errno);
         return;

@@ -30,7 +30,8 @@ static int look(struct pollfd *fds, nfds_t n, int64_t until) {
 int port_wait(struct port_wait *wait, enum port_wait_for what, struct pollfd *fds, nfds_t n,
               int timeout) {
     int64_t began = now();
-    int ready = wait->soon[what] && !wait->alone ? look(fds, n, began + LOOK) : 0;
+    bool may_look = timeout && wait->soon[what] && !wait->alone;
+    int ready = may_look ? look(fds, n, began + LOOK) : 0;
     if (!ready)
         ready = poll(fds, n, timeout);
     wait->soon[what] = now() - began < SHORT;

@@ -3,7 +3,8 @@ defmodule Causeway.StallProxy do
   # A TCP proxy between a client and a server on the loopback interface, for networks that misbehave. While it is
   # stalled, nothing passes and no connection is closed, as behind a firewall that drops packets; what was on its way
   # comes when it resumes. `forget/1` does this for ever to the connections that there are, as a
-  # firewall that was restarted; `cut/1` resets them; `refuse/1` closes new ones at once, until `accept/1`.
+  # firewall that was restarted; `cut/1` resets them; `refuse/1` closes new ones at once, and `hold/1` leaves them where they
+  # are, until `accept/1`.
   use GenServer
 
   @doc """
@@ -18,6 +19,7 @@ defmodule Causeway.StallProxy do
   def forget(proxy), do: GenServer.call(proxy, :forget)
   def cut(proxy), do: GenServer.call(proxy, :cut)
   def refuse(proxy), do: GenServer.call(proxy, {:refuse, true})
+  def hold(proxy), do: GenServer.call(proxy, {:refuse, :hold})
   def accept(proxy), do: GenServer.call(proxy, {:refuse, false})
 
   @doc "Connects clients to another port from now on."
@@ -93,6 +95,9 @@ defmodule Causeway.StallProxy do
     reset(client)
     s
   end
+
+  defp handle({:accepted, client}, %{refuse?: :hold} = s),
+    do: %{s | forgotten: [client | s.forgotten]}
 
   defp handle({:accepted, client}, s) do
     case :gen_tcp.connect({127, 0, 0, 1}, s.target, @options) do

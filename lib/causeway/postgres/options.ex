@@ -236,6 +236,7 @@ defmodule Causeway.Postgres.Options do
   defp bad!(name, why), do: raise(ArgumentError, "option #{inspect(name)}: #{why}")
 
   defp valid?(:string, value), do: string?(value)
+
   # libpq would take one of another scheme for the name of a database, which the server repeats, with the password.
   defp valid?(:url, value),
     do: string?(value) and (value =~ ~r/^postgres(ql)?:\/\// or not (value =~ ~r/^[^=]*:\/\//))
@@ -274,6 +275,7 @@ defmodule Causeway.Postgres.Options do
   defp endpoint?(_), do: false
 
   defp expected(:string), do: "expected a string, in UTF-8 and without NUL bytes"
+
   defp expected(:url) do
     "expected a URI that begins with postgresql:// or postgres://, or a string such as \"host=db dbname=shop\", in " <>
       "UTF-8 and without NUL bytes"

@@ -386,7 +386,9 @@ defmodule Causeway.Postgres.ConnectionTest do
       end
 
       # It would be the name of a database, which the server tells.
-      error = assert_raise ArgumentError, fn -> Postgres.start_link("ecto://u:first@127.0.0.1/x") end
+      error =
+        assert_raise ArgumentError, fn -> Postgres.start_link("ecto://u:first@127.0.0.1/x") end
+
       assert Exception.message(error) =~ "postgresql://"
       unseen(Exception.message(error), "ecto")
     end

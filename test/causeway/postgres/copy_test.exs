@@ -276,6 +276,32 @@ defmodule Causeway.Postgres.CopyTest do
     assert one!(conn, "select pg_backend_pid()") == backend
   end
 
+  test "out: a backend that is terminated half-way", %{database: database} do
+    conn = connect!(database)
+    other = connect!(database)
+    backend = one!(conn, "select pg_backend_pid()")
+    many = "copy (select repeat('x', 1000) from generate_series(1, 1000000)) to stdout"
+
+    error =
+      assert_raise Error, fn ->
+        conn
+        |> Postgres.copy_out(many)
+        |> Stream.with_index()
+        |> Enum.each(fn {_, i} ->
+          if i == 0, do: one!(other, "select pg_terminate_backend($1)", [backend])
+        end)
+      end
+
+    assert error.postgres.code == :admin_shutdown
+    # It may be told of the end before the connection's process is.
+    eventually(fn ->
+      match?(
+        {:ok, %{rows: [[pid]]}} when pid != backend,
+        Postgres.query(conn, "select pg_backend_pid()")
+      )
+    end)
+  end
+
   test "in: a deadline ends it while the server waits for a lock, too", %{database: database} do
     [blocked, holder] = [connect!(database), connect!(database)]
     Postgres.query!(holder, "create table locked (i int primary key)")

@@ -6,7 +6,7 @@ defmodule Causeway.Postgres.PortProgramTest do
   import Causeway.PostgresCase, only: [alive?: 1]
   alias Causeway.Postgres.Protocol
   import Causeway.Property
-  alias Causeway.PostgresServer
+  alias Causeway.{PostgresServer, StallProxy}
   import Bitwise
 
   @moduletag :postgres
@@ -321,6 +321,162 @@ defmodule Causeway.Postgres.PortProgramTest do
 
     {count, 0} = Task.await(task, 20_000)
     assert count |> String.trim() |> String.to_integer() > 200_000_000
+  end
+
+  # Between the program and this VM is somebody who can be stopped.
+  defp gated(pairs) do
+    {:ok, path} = Causeway.Postgres.Program.path()
+    file = Path.join(System.tmp_dir!(), "causeway-gate-#{System.unique_integer([:positive])}")
+    on_exit(fn -> for end_ <- ~w(program reader), do: File.rm("#{file}.#{end_}") end)
+
+    script = """
+    sh -c 'echo $$ >"$1.program"; exec "$0"' "$0" "$1" | sh -c 'echo $$ >"$0.reader"; exec cat' "$1"
+    """
+
+    args = ["-c", script, path, file]
+
+    port =
+      Port.open({:spawn_executable, "/bin/sh"}, [:binary, :exit_status, packet: 4, args: args])
+
+    ask(port, 1, Protocol.connect(pairs))
+    assert {:connected, 1, _} = next(port)
+
+    [program, reader] =
+      for end_ <- ~w(program reader),
+          do: "#{file}.#{end_}" |> File.read!() |> String.trim() |> String.to_integer()
+
+    {port, program, reader}
+  end
+
+  defp most_rss(os_pid, times) do
+    Enum.max(
+      for _ <- 1..times do
+        Process.sleep(20)
+        [_, kb] = Regex.run(~r/VmRSS:\s+(\d+)/, File.read!("/proc/#{os_pid}/status"))
+        String.to_integer(kb)
+      end
+    )
+  end
+
+  test "nor does it when nothing runs", %{pairs: pairs} do
+    {port, program, reader} = gated(pairs)
+    ask(port, 2, Protocol.run([{:simple, "listen flood"}]))
+    assert {:last, ?I, [{:end, 0, _, "LISTEN"}]} = next(port)
+    PostgresServer.signal(reader, "STOP")
+    other = connected(pairs)
+    n = 10_000
+
+    sql =
+      "select pg_notify('flood', i || ' ' || repeat('x', 7900)) from generate_series(1, #{n}) i"
+
+    ask(other, 2, 60_000, Protocol.run([{:query, sql, "", "", "", 1}]))
+    assert {:last, ?I, _} = last(other)
+
+    # 79 MB.
+    if File.exists?("/proc/self/status") and System.get_env("CAUSEWAY_PORT") == nil,
+      do: assert(most_rss(program, 50) < 40_000)
+
+    PostgresServer.signal(reader, "CONT")
+
+    for i <- 1..n do
+      assert {:notification, _, "flood", payload} = next(port)
+      assert String.starts_with?(payload, "#{i} x")
+    end
+
+    Port.close(port)
+    eventually(fn -> not alive?(program) end)
+  end
+
+  defp last(port) do
+    case next(port, 60_000) do
+      {:more, _} -> last(port)
+      other -> other
+    end
+  end
+
+  # The values of an answer in as many frames as it takes, and how many rows they are.
+  defp values(port, rows \\ 0, values \\ []) do
+    {which, records} =
+      case next(port) do
+        {:more, records} -> {:more, records}
+        {:last, ?I, records} -> {:last, records}
+      end
+
+    more =
+      for record <- records,
+          elem(record, 0) in [:rows, :end],
+          do: {elem(record, 1), elem(record, 2)}
+
+    rows = rows + Enum.sum(for {n, _} <- more, do: n)
+    values = [values | for({_, bytes} <- more, do: bytes)]
+    if which == :more, do: values(port, rows, values), else: {rows, IO.iodata_to_binary(values)}
+  end
+
+  test "answers and requests of sizes around its buffers", %{pairs: pairs} do
+    port = connected(pairs)
+    around = fn sizes -> Enum.flat_map(sizes, &Enum.to_list((&1 - 12)..(&1 + 4))) end
+
+    for {n, rows} <-
+          for(n <- around.([65_536, 131_072]), do: {n, 1}) ++
+            for(n <- around.([21_845, 32_768]), do: {n, 7}) do
+      sql = "select repeat('x', #{n}) from generate_series(1, #{rows})"
+      ask(port, 2, Protocol.run([{:query, sql, "", "", "", 1}]))
+      value = <<n::32, String.duplicate("x", n)::binary>>
+      assert {n, values(port)} == {n, {rows, String.duplicate(value, rows)}}
+    end
+
+    for n <- around.([16_384, 32_768, 65_536, 131_072, 1_048_576]) do
+      sql = "select length('#{String.duplicate("x", n - 20)}')"
+      ask(port, 2, Protocol.run([{:simple, sql}]))
+      length = "#{n - 20}"
+      assert values(port) == {1, <<byte_size(length)::32, length::binary>>}
+    end
+  end
+
+  test "what is done waits for its cancel, until its deadline", %{pairs: pairs} do
+    {_, number} = List.keyfind(pairs, "port", 0)
+    {:ok, proxy} = StallProxy.start_link(String.to_integer(number))
+    port = connected(pairs ++ [{"port", "#{StallProxy.port(proxy)}"}])
+    StallProxy.hold(proxy)
+
+    # COPY is refused, and so cancelled; it has ended when the cancel is still trying to reach the server.
+    ask(port, 2, 1_000, Protocol.run([{:simple, "copy (select 1) to stdout"}]))
+    assert {:more, [{:error, :refused, _}]} = next(port)
+    assert :nothing = next(port, 300)
+    assert {:closed, :lost, message} = next(port)
+    assert message =~ "cancel took too long"
+    assert {:exit, 0} = next(port)
+  end
+
+  test "a pipeline longer than what sockets hold, with its results, and one that is cancelled", %{
+    pairs: pairs
+  } do
+    port = connected(pairs)
+    value = String.duplicate("v", 200_000)
+    params = <<byte_size(value)::32, value::binary>>
+    step = {:query, "select $1::text", <<25::32>>, params, <<0>>, 1}
+
+    # While it sends, libpq takes in what it cannot leave: at the end it may have all that is to come, with no more to be
+    # read. Some rounds, as that is a matter of who is faster.
+    for _ <- 1..10, sync <- [[], [{:sync}]] do
+      ask(port, 2, 60_000, Protocol.run(List.duplicate(step, 200) ++ sync))
+      assert values(port) == {200, String.duplicate(params, 200)}
+    end
+
+    # Its steps are answered all the same, those that were not yet sent, too.
+    sleep = {:query, "select pg_sleep(60)", "", "", "", 1}
+    ask(port, 3, 300, Protocol.run([sleep | List.duplicate(step, 200)]))
+    assert [{:error, :timeout, _} | aborted] = ends(port)
+    assert aborted == List.duplicate({:aborted}, 200)
+    ask(port, 4, Protocol.run([{:simple, "select 1"}]))
+    assert {:last, ?I, _} = next(port)
+  end
+
+  defp ends(port) do
+    case next(port) do
+      {:more, records} -> Enum.filter(records, &(elem(&1, 0) in [:error, :aborted])) ++ ends(port)
+      {:last, ?I, records} -> Enum.filter(records, &(elem(&1, 0) in [:error, :aborted]))
+    end
   end
 
   test "ends with its input, whatever it does", %{pairs: pairs} do

@@ -116,6 +116,38 @@ defmodule Causeway.Postgres.ReachTest do
              "rejects connection"
   end
 
+  # A record of TLS holds 16 kB, and what libpq has room for may be less: the rest of it is decrypted already, and no socket
+  # tells of it.
+  test "TLS: answers of any size come to their end", %{server: server} do
+    conn = works(tcp(server, ssl: [verify: :verify_none]))
+    assert Postgres.info(conn).tls
+
+    sizes =
+      Enum.to_list(8_000..70_000//997) ++
+        Enum.flat_map([16_384, 32_768, 65_536], &Enum.to_list((&1 - 40)..&1//5))
+
+    for n <- sizes do
+      sql = "select repeat('x', $1::int)"
+      assert {:ok, %{rows: [[text]]}} = Postgres.query(conn, sql, [n], timeout: 10_000)
+      assert byte_size(text) == n
+    end
+
+    for rows <- [1, 3, 100] do
+      sql = "select repeat('x', i * 100 % 40000) from generate_series(1, $1::int) i"
+      results = for _ <- 1..30, do: {sql, [rows]}
+      assert {:ok, results} = Postgres.pipeline(conn, results, timeout: 20_000)
+      assert Enum.all?(results, &(&1.num_rows == rows))
+    end
+
+    copied =
+      Postgres.copy_out(
+        conn,
+        "copy (select repeat('x', 5000) from generate_series(1, 5000)) to stdout"
+      )
+
+    assert copied |> Enum.map(&byte_size/1) |> Enum.sum() == 5_000 * 5_001
+  end
+
   test "TLS with a client's certificate", %{server: server, tls: tls} do
     ssl = [cacertfile: tls.ca, certfile: tls.client_cert, keyfile: tls.client_key]
     works(tcp(server, username: "client", ssl: ssl))

@@ -109,7 +109,8 @@ defmodule Causeway.Postgres.TurnsTest do
                  assert {:ok, %Result{command: :prepare_transaction}} =
                           Postgres.query(tx, "prepare transaction 'x'")
 
-                 assert {:error, %Error{reason: :transaction_lost}} = Postgres.query(tx, "select 1")
+                 assert {:error, %Error{reason: :transaction_lost}} =
+                          Postgres.query(tx, "select 1")
                end)
 
       assert Exception.message(error) =~ "prepared"

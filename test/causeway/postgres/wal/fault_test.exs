@@ -186,6 +186,37 @@ defmodule Causeway.Postgres.WAL.FaultTest do
     assert WAL.info(wal).connects == 1
   end
 
+  # It asks at each answer, as fast as it is answered, until what it has sent is confirmed.
+  test "a server that shuts down is answered, and not in a frenzy" do
+    context = cluster()
+    sql!(context, "create table t (id int primary key, v text)")
+    wal = start_wal!(context, answer: :noack)
+    insert!(context, 1)
+    transaction = next()
+    %{os_pid: program} = WAL.info(wal)
+    stop = Task.async(fn -> PostgresServer.stop!(context.server) end)
+    eventually(fn -> PostgresServer.log(context.server) =~ "received fast shutdown request" end)
+    before = ticks(program)
+    Process.sleep(2_000)
+    assert Task.yield(stop, 0) == nil
+    assert %{connects: 1, status: :streaming} = WAL.info(wal)
+    if before, do: assert(ticks(program) - before < 50)
+    WAL.ack(wal, transaction)
+    receive_event(:disconnected, 30_000)
+    Task.await(stop, 60_000)
+    stop_wal(wal)
+  end
+
+  # Of a process's time, a hundred a second.
+  defp ticks(os_pid) do
+    with {:ok, stat} <- File.read("/proc/#{os_pid}/stat") do
+      fields = stat |> String.split(") ") |> List.last() |> String.split()
+      fields |> Enum.slice(11, 2) |> Enum.map(&String.to_integer/1) |> Enum.sum()
+    else
+      _ -> nil
+    end
+  end
+
   test "a server that is silent before the stream has begun", context do
     {:ok, proxy} = StallProxy.start_link(context.options[:port])
     options = Keyword.put(context.options, :port, StallProxy.port(proxy))
