@@ -44,8 +44,8 @@ enum port_frame { PORT_FRAME, PORT_FRAME_PART, PORT_FRAME_TOO_LONG };
 /* The next whole frame, without its length; it may be written to, and stays until port_in_fill. */
 enum port_frame port_in_next(struct port_in *in, struct cw_bytes *frame);
 
-/* Hands over the memory that the frame is in which was taken last, so that it stays; what came after
- * it moves to another place. To be freed with port_free. */
+/* Hands over the memory that the frame is in which was taken last, so that it stays; what came
+ * after it moves to another place. To be freed with port_free. */
 uint8_t *port_in_keep(struct port_in *in);
 
 /* Forgets what was taken by overwriting it with zeros: for frames with secrets. */

@@ -283,46 +283,6 @@ defmodule Causeway.Postgres.PortProgramTest do
     assert {:last, ?I, [{:end, 5, _, "SELECT 45"}]} = next(port)
   end
 
-  test "a VM that does not read stops it from reading", %{pairs: pairs} do
-    {:ok, path} = Causeway.Postgres.Program.path()
-    # The shell's pipe is read by nobody for a while.
-    requests =
-      for {body, id} <-
-            Enum.with_index([
-              Protocol.connect(pairs),
-              Protocol.run([
-                {:query, "select repeat('x', 1000) from generate_series(1, 200000)", "", "", "",
-                 1}
-              ])
-            ]),
-          r = IO.iodata_to_binary(Protocol.request(id, 0, body)),
-          do: <<byte_size(r)::32, r::binary>>
-
-    # What is connecting takes no other request, so the second one has to wait.
-    file = Path.join(System.tmp_dir!(), "causeway-requests-#{System.unique_integer([:positive])}")
-    on_exit(fn -> Enum.each(["1", "2"], &File.rm(file <> &1)) end)
-    File.write!(file <> "1", Enum.at(requests, 0))
-    File.write!(file <> "2", Enum.at(requests, 1))
-    script = "(cat #{file}1; sleep 1; cat #{file}2; sleep 4) | exec #{path} | (sleep 3; wc -c)"
-    task = Task.async(fn -> System.cmd("sh", ["-c", script]) end)
-    Process.sleep(2500)
-    {listing, 0} = System.cmd("ps", ["-eo", "rss,args"], env: [{"LD_PRELOAD", nil}])
-
-    lines =
-      for line <- String.split(listing, "\n"),
-          line =~ ~r/^\s*\d+ #{Regex.escape(path)}$/,
-          do: line
-
-    assert lines != []
-
-    unless System.get_env("CAUSEWAY_PORT"),
-      do:
-        assert(Enum.all?(lines, &(&1 |> String.split() |> hd() |> String.to_integer() < 40_000)))
-
-    {count, 0} = Task.await(task, 20_000)
-    assert count |> String.trim() |> String.to_integer() > 200_000_000
-  end
-
   # Between the program and this VM is somebody who can be stopped.
   defp gated(pairs) do
     {:ok, path} = Causeway.Postgres.Program.path()
@@ -358,6 +318,24 @@ defmodule Causeway.Postgres.PortProgramTest do
     )
   end
 
+  defp assert_small(program) do
+    if File.exists?("/proc/self/status") and System.get_env("CAUSEWAY_PORT") == nil,
+      do: assert(most_rss(program, 50) < 40_000)
+  end
+
+  test "a VM that does not read stops it from reading", %{pairs: pairs} do
+    {port, program, reader} = gated(pairs)
+    PostgresServer.signal(reader, "STOP")
+    sql = "select repeat('x', 1000) from generate_series(1, 200000)"
+    ask(port, 2, 60_000, Protocol.run([{:query, sql, "", "", "", 1}]))
+    assert_small(program)
+    PostgresServer.signal(reader, "CONT")
+    assert {200_000, values} = values(port)
+    assert byte_size(values) == 200_000 * 1_004
+    Port.close(port)
+    eventually(fn -> not alive?(program) end)
+  end
+
   test "nor does it when nothing runs", %{pairs: pairs} do
     {port, program, reader} = gated(pairs)
     ask(port, 2, Protocol.run([{:simple, "listen flood"}]))
@@ -373,9 +351,7 @@ defmodule Causeway.Postgres.PortProgramTest do
     assert {:last, ?I, _} = last(other)
 
     # 79 MB.
-    if File.exists?("/proc/self/status") and System.get_env("CAUSEWAY_PORT") == nil,
-      do: assert(most_rss(program, 50) < 40_000)
-
+    assert_small(program)
     PostgresServer.signal(reader, "CONT")
 
     for i <- 1..n do
@@ -442,7 +418,6 @@ defmodule Causeway.Postgres.PortProgramTest do
     # COPY is refused, and so cancelled; it has ended when the cancel is still trying to reach the server.
     ask(port, 2, 1_000, Protocol.run([{:simple, "copy (select 1) to stdout"}]))
     assert {:more, [{:error, :refused, _}]} = next(port)
-    assert :nothing = next(port, 300)
     assert {:closed, :lost, message} = next(port)
     assert message =~ "cancel took too long"
     assert {:exit, 0} = next(port)
