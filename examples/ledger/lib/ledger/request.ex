@@ -1,0 +1,25 @@
+defmodule Ledger.Request do
+  @moduledoc "What a transfer is asked for with; not a table."
+  use Ecto.Schema
+  import Ecto.Changeset
+
+  @primary_key false
+  embedded_schema do
+    field(:from, :string)
+    field(:to, :string)
+    field(:amount, :decimal)
+    field(:memo, :string)
+    field(:reference, :string)
+    field(:tags, {:array, :string}, default: [])
+  end
+
+  def changeset(attrs) do
+    %__MODULE__{}
+    |> cast(attrs, __schema__(:fields))
+    |> validate_required([:from, :to, :amount])
+    |> validate_number(:amount, greater_than: 0)
+    |> validate_change(:to, fn :to, to ->
+      if to == attrs[:from], do: [to: "is where it comes from"], else: []
+    end)
+  end
+end
