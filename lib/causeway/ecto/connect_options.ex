@@ -1,0 +1,67 @@
+if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
+  defmodule Causeway.Ecto.ConnectOptions do
+    @moduledoc false
+    # A repository's configuration: what of it is a connection's, in the names that this has.
+
+    alias Causeway.Postgres.Options
+
+    # Ecto's, which would be something else here. A connection string or URI of libpq's has another name, because Ecto
+    # takes `:url` apart, and that knows one host only.
+    @ecto ~w(url name)a
+
+    @doc "Raises an `ArgumentError` that names an option that cannot be."
+    def check!(opts) do
+      opts |> known() |> Options.split!()
+      :ok
+    end
+
+    @doc "The options, with those of older names in the newer ones."
+    def known(opts) do
+      opts |> Keyword.drop(@ecto) |> conninfo() |> search_path() |> ssl()
+    end
+
+    defp conninfo(opts) do
+      case Keyword.pop(opts, :conninfo) do
+        {nil, opts} -> opts
+        {conninfo, opts} -> [url: conninfo] ++ opts
+      end
+    end
+
+    defp search_path(opts) do
+      case Keyword.pop(opts, :search_path) do
+        {nil, opts} ->
+          opts
+
+        {path, opts} when is_list(path) ->
+          Keyword.update(opts, :parameters, [search_path: Enum.join(path, ", ")], fn others ->
+            Keyword.put(others, :search_path, Enum.join(path, ", "))
+          end)
+
+        {other, _} ->
+          raise ArgumentError,
+                "option :search_path: expected a list of strings, got #{inspect(other)}"
+      end
+    end
+
+    defp ssl(opts) do
+      case Keyword.pop(opts, :ssl_opts) do
+        {nil, opts} -> opts
+        {list, opts} -> if opts[:ssl] == true, do: Keyword.put(opts, :ssl, list), else: opts
+      end
+    end
+
+    @doc "Those of `Causeway.Postgres.Types`."
+    def types(opts) do
+      [json: json(opts)] ++ Keyword.take(opts, [:interval_decode_type, :decode_binary])
+    end
+
+    # The one that Postgrex is configured with is the one that Ecto uses elsewhere, too.
+    defp json(opts) do
+      library = opts[:json_library] || Application.get_env(:postgrex, :json_library)
+
+      if library && Code.ensure_loaded?(library),
+        do: library,
+        else: Causeway.Postgres.Json.library()
+    end
+  end
+end

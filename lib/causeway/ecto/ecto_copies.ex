@@ -1,0 +1,311 @@
+if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
+  defmodule Causeway.Ecto.Copy do
+    @moduledoc false
+    # COPY ... FROM STDIN that is under way.
+    defstruct [:statement]
+
+    defimpl DBConnection.Query do
+      def parse(copy, _), do: copy
+      def describe(copy, _), do: copy
+
+      def encode(_copy, {:data, data}, _) do
+        {:data, IO.iodata_to_binary(data)}
+      rescue
+        ArgumentError ->
+          reraise ArgumentError,
+                  [message: "expected iodata to copy to database, got: " <> inspect(data)],
+                  __STACKTRACE__
+      end
+
+      def encode(_copy, message, _), do: message
+      def decode(_copy, result, _), do: result
+    end
+
+    defimpl String.Chars do
+      def to_string(copy), do: copy.statement
+    end
+  end
+
+  defmodule Causeway.Ecto.Copies do
+    @moduledoc false
+    # COPY, both ways. While one is under way the connection is for nothing else, and its port program is the client's:
+    # `copy` in the state says so.
+    #
+    #     {:in, window, room}    how many bytes may be on their way, and how many more just now
+    #     {:out, lines?}         whether what comes is lines of text
+
+    alias Causeway.Ecto.{Errors, Statements, Wire}
+    alias Causeway.Postgres.Protocol
+
+    # ---- out ----
+
+    @doc "Runs COPY ... TO STDOUT to its end; rows are what it gives."
+    def read(s, query, opts) do
+      with {:ok, query, _cursor, s} <- open(s, query), do: read_all(s, query, opts, [])
+    end
+
+    defp read_all(s, query, opts, parts) do
+      case fetch(s, query) do
+        {:cont, %{rows: rows}, s} ->
+          read_all(s, query, opts, [rows | parts])
+
+        {:halt, result, s} ->
+          rows = Enum.concat(Enum.reverse(parts, [result.rows]))
+          {:ok, query, %{result | rows: rows, num_rows: length(rows), command: :copy}, s}
+
+        other ->
+          other
+      end
+    end
+
+    @doc "Begins COPY ... TO STDOUT; nothing more is read than is fetched."
+    def open(s, query) do
+      s
+      |> begin(Protocol.copy_out(query.statement, 1), query.statement, fn format, _window ->
+        # Of CSV, a line's end may be within a value.
+        {:out, format == 0 and not (query.statement =~ ~r/\bcsv\b/i)}
+      end)
+      |> case do
+        {:ok, s} -> {:ok, query, nil, s}
+        other -> other
+      end
+    end
+
+    def fetch(%{copy: {:out, lines?}} = s, query) do
+      case part(s) do
+        {:more, data, s} ->
+          Wire.tell(s, Protocol.credit(1))
+          {:cont, result(s, data, lines?), s}
+
+        {:last, data, s} ->
+          {:halt, result(s, data, lines?), s}
+
+        {:error, why, fields, s} ->
+          {:error, Errors.server(why, fields, s.id, query.statement), s}
+
+        {:lost, why, s} ->
+          {:disconnect, Errors.lost(why), s}
+      end
+    end
+
+    # It has ended, with the part before.
+    def fetch(s, _query), do: {:halt, result(s, [], true), s}
+
+    defp result(s, data, lines?) do
+      rows = if lines?, do: data |> IO.iodata_to_binary() |> lines(), else: data
+
+      %Postgrex.Result{
+        command: :copy_stream,
+        rows: rows,
+        num_rows: length(rows),
+        connection_id: s.id,
+        messages: []
+      }
+    end
+
+    defp lines(text) do
+      for line <- :binary.split(text, "\n", [:global]), line != "", do: line <> "\n"
+    end
+
+    @doc "Nothing more is wanted of what is copied out."
+    def drain(%{copy: {:out, _}} = s) do
+      Wire.tell(s, Protocol.cancel())
+      drained(s)
+    end
+
+    def drain(s), do: {:ok, nil, s}
+
+    defp drained(s) do
+      case part(s) do
+        {:more, _, s} ->
+          Wire.tell(s, Protocol.credit(1))
+          drained(s)
+
+        {:lost, why, s} ->
+          {:disconnect, Errors.lost(why), s}
+
+        # An error it is: it was cancelled.
+        {:error, _, _, s} ->
+          {:ok, nil, s}
+
+        {:last, _, s} ->
+          {:ok, nil, s}
+      end
+    end
+
+    # ---- in ----
+
+    @doc "What a stream that is collected into says."
+    def write(s, copy, :begin, _opts) do
+      s
+      |> begin(Protocol.copy_in(copy.statement), copy.statement, fn _format, window ->
+        {:in, window, window}
+      end)
+      |> case do
+        {:ok, s} -> {:ok, copy, copy, s}
+        other -> other
+      end
+    end
+
+    def write(%{copy: {:in, _, _}} = s, copy, {:data, data}, _opts) do
+      case send_data(s, data) do
+        {:ok, s} -> {:ok, copy, nil, s}
+        {:error, error, s} -> {:error, error, s}
+        {:disconnect, error, s} -> {:disconnect, error, s}
+      end
+    end
+
+    def write(%{copy: {:in, _, _}} = s, copy, :done, _opts) do
+      Wire.tell(s, Protocol.copy_done())
+
+      case ended(s) do
+        {:ok, tag, s} -> {:ok, copy, Statements.result({:ok, tag, [], nil}, [], s), s}
+        {:error, error, s} -> {:error, error, s}
+        {:disconnect, error, s} -> {:disconnect, error, s}
+      end
+    end
+
+    def write(s, copy, :fail, _opts), do: {:ok, copy, nil, abandon(s)}
+
+    def write(s, copy, _message, _opts),
+      do: {:error, ArgumentError.exception("#{copy.statement} is not under way"), s}
+
+    @doc "Ends what is under way, and what it has written so far is undone."
+    def abandon(%{copy: {:in, _, _}} = s) do
+      Wire.tell(s, Protocol.copy_fail("abandoned"))
+
+      case ended(s) do
+        {_, _, s} -> s
+      end
+    end
+
+    def abandon(%{copy: {:out, _}} = s), do: s |> drain() |> elem(2)
+    def abandon(s), do: s
+
+    defp send_data(s, ""), do: {:ok, s}
+
+    defp send_data(%{copy: {:in, window, 0}} = s, data) do
+      case Wire.next(s.port) do
+        {:more, records} ->
+          send_data(%{s | copy: {:in, window, taken(records)}}, data)
+
+        {:last, state, records} ->
+          over(s, state, records)
+
+        {:event, {:closed, _, why}} ->
+          lost(s, why)
+
+        {:event, _} ->
+          send_data(s, data)
+
+        {:lost, why} ->
+          lost(s, why)
+      end
+    end
+
+    defp send_data(%{copy: {:in, window, room}} = s, data) do
+      size = min(room, byte_size(data))
+      <<now::binary-size(size), later::binary>> = data
+      Wire.tell(s, Protocol.copy_data(now))
+      send_data(%{s | copy: {:in, window, room - size}}, later)
+    end
+
+    defp taken(records),
+      do: Enum.sum(for {:taken, n} <- Protocol.records(records), do: n)
+
+    defp ended(s) do
+      case Wire.next(s.port) do
+        {:last, state, records} -> over(s, state, records)
+        {:lost, why} -> lost(s, why)
+        {:event, {:closed, _, why}} -> lost(s, why)
+        _ -> ended(s)
+      end
+    end
+
+    defp over(s, state, records) do
+      s = free(s, state)
+
+      case Enum.reject(Protocol.records(records), &match?({:taken, _}, &1)) do
+        [{:end, _, _, tag}] -> {:ok, tag, s}
+        [{:error, why, fields} | _] -> {:error, Errors.server(why, fields, s.id, nil), s}
+        _ -> lost(s, nil)
+      end
+    end
+
+    defp lost(s, why) do
+      why = why || Wire.fate(s)
+      {:disconnect, Errors.lost(String.trim(why)), %{s | copy: nil}}
+    end
+
+    # ---- both ----
+
+    defp begin(%{copy: nil} = s, body, statement, made) do
+      case Wire.take(s, body, 0) do
+        :ok -> begun(s, statement, made)
+        {:lost, why, _} -> lost(s, why)
+      end
+    end
+
+    defp begin(s, _body, statement, _made) do
+      message =
+        "connection is locked copying to or from the database and can not execute #{inspect(statement)}"
+
+      {:error, ArgumentError.exception(message), s}
+    end
+
+    defp begun(s, statement, made) do
+      case Wire.next(s.port) do
+        {:more, records} ->
+          [{:copying, format, _, window}] = Protocol.records(records)
+          {:ok, %{s | copy: made.(format, window)}}
+
+        {:last, state, records} ->
+          s = free(s, state)
+          {:error, no_copy(s, Protocol.records(records), statement), s}
+
+        {:event, {:closed, _, why}} ->
+          lost(s, why)
+
+        {:event, _} ->
+          begun(s, statement, made)
+
+        {:lost, why} ->
+          lost(s, why)
+      end
+    end
+
+    defp no_copy(s, records, statement) do
+      case records do
+        [{:error, why, fields} | _] -> Errors.server(why, fields, s.id, statement)
+        _ -> ArgumentError.exception("this is no COPY of that direction: #{statement}")
+      end
+    end
+
+    # The connection is for other things again.
+    defp free(s, state) do
+      Wire.give_back(s)
+      %{s | copy: nil, status: Wire.status(state)}
+    end
+
+    defp part(s) do
+      case Wire.next(s.port) do
+        {:more, records} -> more(s, Protocol.records(records))
+        {:last, state, records} -> last(free(s, state), Protocol.records(records))
+        {:event, {:closed, _, why}} -> {:lost, String.trim(why), %{s | copy: nil}}
+        {:event, _} -> part(s)
+        {:lost, why} -> {:lost, why || Wire.fate(s), %{s | copy: nil}}
+      end
+    end
+
+    defp more(s, records), do: {:more, data(records), s}
+
+    defp last(s, records) do
+      case List.keyfind(records, :error, 0) do
+        nil -> {:last, data(records), s}
+        {:error, why, fields} -> {:error, why, fields, s}
+      end
+    end
+
+    defp data(records), do: for({:copy, data} <- records, do: data)
+  end
+end

@@ -1,0 +1,235 @@
+if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
+  defmodule Causeway.Ecto.Protocol do
+    @moduledoc false
+    # DBConnection over the port program: what the pool holds, and what a client does with it. See docs/ecto.md for the
+    # way that a query goes.
+    #
+    # The state is copied out of the pool's table and back for each call, so it is small. All that is needed seldom is in
+    # the connection's own table:
+    #
+    #     {name, ref, query}    a prepared statement: which of that name, and all of it if it is to be kept
+    #     {:types, types}       {:options, options}
+
+    use DBConnection
+
+    alias Causeway.Ecto.{Commits, ConnectOptions, Copies, Copy, Cursors, Errors, Keeper}
+    alias Causeway.Ecto.{Query, Script, Scripts, Statements, Wire}
+    alias Causeway.Postgres.{Options, Protocol, Types}
+
+    @enforce_keys [:port, :keeper, :table, :id]
+    defstruct [:port, :keeper, :table, :id, :copy, status: :idle]
+
+    @type t :: %__MODULE__{
+            port: port,
+            keeper: pid,
+            table: :ets.table(),
+            id: pos_integer,
+            copy: term,
+            status: :idle | :transaction | :error
+          }
+
+    # ---- connecting ----
+
+    @impl true
+    def connect(opts) do
+      # So that DBConnection calls disconnect/2 whatever the process ends of.
+      Process.flag(:trap_exit, true)
+      {options, rest} = opts |> ConnectOptions.known() |> Options.split!()
+
+      case Keeper.start_link() do
+        {:ok, keeper, port} -> connect(%{port: port, keeper: keeper}, options, rest)
+        {:error, why} -> {:error, Errors.lost("no port program: #{why}")}
+      end
+    end
+
+    defp connect(program, options, opts) do
+      timeout = if options.connect_timeout == :infinity, do: 0, else: options.connect_timeout
+
+      with :ok <- Wire.take(program, Protocol.connect(options.conninfo), timeout),
+           {:ok, facts} <- connected(program.port) do
+        Wire.give_back(program)
+        {:ok, new(program, Map.new(facts), options, opts)}
+      else
+        {:lost, why, _} -> refused(program, Errors.lost(why || Wire.fate(program)))
+        {:error, error} -> refused(program, error)
+      end
+    end
+
+    defp connected(port) do
+      case Wire.next(port) do
+        {:event, {:connected, _, facts}} -> {:ok, facts}
+        {:event, {:failed, _, why, message}} -> {:error, Errors.connect(why, message)}
+        {:lost, why} -> {:lost, why, nil}
+        _ -> connected(port)
+      end
+    end
+
+    defp refused(program, error) do
+      Keeper.stop(program.keeper, program.port)
+      {:error, error}
+    end
+
+    defp new(program, facts, options, opts) do
+      table = :ets.new(__MODULE__, [:public])
+
+      :ets.insert(table, [
+        {:types, Types.new(ConnectOptions.types(opts))},
+        {:options,
+         %{
+           disconnect_on: options.disconnect_on_error_codes,
+           prepare: options.prepare,
+           ping_timeout: ping_timeout(opts[:ping_timeout] || options.timeout)
+         }}
+      ])
+
+      struct!(
+        __MODULE__,
+        Map.merge(program, %{table: table, id: facts[:pid]})
+      )
+    end
+
+    defp ping_timeout(:infinity), do: 0
+    defp ping_timeout(ms), do: ms
+
+    @impl true
+    def checkout(s), do: {:ok, s}
+
+    @impl true
+    def ping(s) do
+      case Wire.run(s, [{:simple, ""}], Statements.option(s, :ping_timeout)) do
+        {:ok, %{ended: [{:error, why, fields}]}, s} ->
+          {:disconnect, Errors.server(why, fields, s.id, nil), s}
+
+        {:ok, _, s} ->
+          {:ok, s}
+
+        {:lost, why, _} ->
+          {:disconnect, Errors.lost(why), s}
+      end
+    end
+
+    @impl true
+    def disconnect(_error, s) do
+      Keeper.stop(s.keeper, s.port)
+      :ets.delete(s.table)
+      :ok
+    rescue
+      # Another one has been here.
+      ArgumentError -> :ok
+    end
+
+    # ---- transactions ----
+
+    @impl true
+    def handle_begin(opts, s) do
+      case {mode(opts), s.status} do
+        {:transaction, :idle} ->
+          with {:ok, s} <- Commits.wait(opts, s), do: command("BEGIN", opts, s)
+
+        {:savepoint, :transaction} ->
+          command("SAVEPOINT causeway_savepoint", opts, s)
+
+        {_, status} ->
+          {status, s}
+      end
+    end
+
+    @impl true
+    def handle_commit(opts, s) do
+      case {mode(opts), s.status} do
+        {:transaction, :transaction} -> commit(opts, s)
+        {:savepoint, :transaction} -> command("RELEASE SAVEPOINT causeway_savepoint", opts, s)
+        {_, status} -> {status, s}
+      end
+    end
+
+    defp commit(opts, s) do
+      statement = commented("COMMIT", opts[:commit_comment])
+
+      if Commits.wanted?(opts),
+        do: Commits.commit(statement, opts, s),
+        else: command(statement, opts, s)
+    end
+
+    defp commented(statement, nil), do: statement
+
+    defp commented(statement, comment) do
+      if String.contains?(comment, ["*/", <<0>>]),
+        do: raise(ArgumentError, "`:commit_comment` cannot contain null bytes and \"*/\"")
+
+      "/* #{comment} */\n#{statement}"
+    end
+
+    @impl true
+    def handle_rollback(opts, s) do
+      s = Copies.abandon(s)
+
+      case {mode(opts), s.status} do
+        {_, :idle} ->
+          {:idle, s}
+
+        {:transaction, _} ->
+          command("ROLLBACK", opts, s)
+
+        {:savepoint, _} ->
+          command(
+            "ROLLBACK TO SAVEPOINT causeway_savepoint; RELEASE SAVEPOINT causeway_savepoint",
+            opts,
+            s
+          )
+      end
+    end
+
+    @impl true
+    def handle_status(_opts, s), do: {s.status, s}
+
+    defp mode(opts), do: Keyword.get(opts, :mode, :transaction)
+
+    defp command(statement, opts, s) do
+      opts = Keyword.put(opts, :mode, :transaction)
+
+      with {:ok, ended, notices, s} <-
+             Statements.perform(s, [{:simple, statement}], statement, opts),
+           do: {:ok, Statements.result(List.last(ended), notices, s), s}
+    end
+
+    # ---- statements ----
+
+    @impl true
+    def handle_prepare(%Script{} = script, _opts, s), do: {:ok, script, s}
+    def handle_prepare(query, opts, s), do: Statements.prepare(s, query, opts)
+
+    @impl true
+    def handle_execute(%Query{kind: :copy} = query, _params, opts, s),
+      do: Copies.read(s, query, opts)
+
+    def handle_execute(%Query{} = query, values, opts, s) do
+      with {:ok, s} <- Commits.wait(opts, s), do: Statements.execute(s, query, values, opts)
+    end
+
+    def handle_execute(%Script{} = script, _params, opts, s), do: Scripts.execute(s, script, opts)
+
+    def handle_execute(%Copy{} = copy, message, opts, s),
+      do: Copies.write(s, copy, message, opts)
+
+    @impl true
+    def handle_close(query, opts, s), do: Statements.close(s, query, opts)
+
+    # ---- cursors ----
+
+    @impl true
+    def handle_declare(%Query{kind: :copy} = query, _params, _opts, s), do: Copies.open(s, query)
+
+    def handle_declare(query, values, opts, s) do
+      with {:ok, s} <- Commits.wait(opts, s), do: Cursors.declare(s, query, values, opts)
+    end
+
+    @impl true
+    def handle_fetch(%Query{kind: :copy} = query, _cursor, _opts, s), do: Copies.fetch(s, query)
+    def handle_fetch(query, cursor, opts, s), do: Cursors.fetch(s, query, cursor, opts)
+
+    @impl true
+    def handle_deallocate(%Query{kind: :copy}, _cursor, _opts, s), do: Copies.drain(s)
+    def handle_deallocate(query, cursor, opts, s), do: Cursors.close(s, query, cursor, opts)
+  end
+end

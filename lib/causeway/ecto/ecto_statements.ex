@@ -1,0 +1,340 @@
+if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
+  defmodule Causeway.Ecto.Statements do
+    @moduledoc false
+    # Statements, prepared and run: each function is one round trip, unless it says otherwise. They return what
+    # DBConnection's callbacks do.
+    #
+    # To the server, each has a name of its own: what Ecto gives a name to anew is another one there. So nothing is lost
+    # when nobody knows any more whether a name is taken, as after an error.
+    #
+    # With `mode: :savepoint` a statement is put between a savepoint and its release, in the same round trip; if it
+    # fails, one more goes back to the savepoint.
+
+    alias Causeway.Ecto.{Commits, Errors, Query, Wire}
+    alias Causeway.Postgres.Protocol
+
+    @savepoint {:query, "SAVEPOINT causeway_query", "", "", "", 1}
+    @release {:query, "RELEASE SAVEPOINT causeway_query", "", "", "", 1}
+    @undo [
+      {:simple, "ROLLBACK TO SAVEPOINT causeway_query; RELEASE SAVEPOINT causeway_query"}
+    ]
+
+    # ---- preparing ----
+
+    @doc "Describes a statement, and prepares it if it has a name."
+    def prepare(s, %Query{kind: kind} = query, _opts) when kind in [:direct, :copy],
+      do: {:ok, query, s}
+
+    def prepare(s, %Query{} = query, opts) do
+      query = if option(s, :prepare) == :unnamed, do: %{query | name: ""}, else: query
+
+      case query.ref == nil && kept(s, query) do
+        %Query{} = kept -> {:ok, kept, s}
+        _ -> describe(s, query, opts)
+      end
+    end
+
+    defp kept(_s, %{name: ""}), do: nil
+
+    defp kept(s, %{name: name, statement: statement}) do
+      case :ets.lookup(s.table, name) do
+        [{_, _, %{statement: ^statement} = query, _}] -> query
+        _ -> nil
+      end
+    end
+
+    defp describe(s, query, opts) do
+      name = new_name(query)
+      steps = close_old(s, query) ++ [{:prepare, name, query.statement, ""}, {:describe, name}]
+
+      case perform(s, steps, query.statement, opts) do
+        {:ok, ended, _notices, s} ->
+          {:described, oids, columns} = List.last(ended)
+          described(s, query, name, oids, columns)
+
+        {:error, error, %{status: status} = s} when status != :error ->
+          if dropped?(error) and steps != [],
+            do: describe(s, query, opts),
+            else: {:error, error, s}
+
+        other ->
+          other
+      end
+    end
+
+    defp new_name(%{name: ""}), do: ""
+    defp new_name(_), do: "causeway_#{System.unique_integer([:positive])}"
+
+    defp close_old(s, query) do
+      case :ets.take(s.table, query.name) do
+        [] -> []
+        [{_, _, _, name}] -> [{:close, name}]
+      end
+    end
+
+    defp described(s, query, name, oids, columns) do
+      types = :ets.lookup_element(s.table, :types, 2)
+
+      case Query.described(query, types, oids, columns, &catalogue(s, &1)) do
+        {:ok, query} -> {:ok, remember(s, query, name), s}
+        {:error, error} -> {:error, error, s}
+      end
+    end
+
+    defp remember(_s, query, ""), do: query
+
+    defp remember(s, query, name) do
+      :ets.insert(s.table, {query.name, query.ref, if(query.keep, do: query), name})
+      query
+    end
+
+    # How types are looked up that are not known yet. The connection's state does not change by it: an error would
+    # spoil a transaction, but these are the server's own tables.
+    @doc false
+    def catalogue(s, sql) do
+      case Wire.run(s, [{:query, sql, "", "", "", 0}]) do
+        {:ok, %{ended: [{:ok, _, frames, columns}]}, _} ->
+          {:ok, texts(frames, length(columns))}
+
+        {:ok, %{ended: [{:error, why, fields}]}, _} ->
+          {:error, Errors.server(why, fields, s.id, sql)}
+
+        {:lost, why, _} ->
+          {:error, Errors.lost(why)}
+      end
+    end
+
+    @doc "Rows of texts."
+    def texts(frames, width) do
+      for {values, _} <- Enum.reverse(frames),
+          row <- values |> texts() |> Enum.chunk_every(width),
+          do: row
+    end
+
+    defp texts(<<-1::signed-32, rest::binary>>), do: [nil | texts(rest)]
+
+    defp texts(<<size::32, text::binary-size(size), rest::binary>>),
+      do: [:binary.copy(text) | texts(rest)]
+
+    defp texts(<<>>), do: []
+
+    # ---- running ----
+
+    @doc "Runs a statement; one that this connection has not prepared is prepared in the same round trip."
+    def execute(s, %Query{kind: :direct} = query, "", opts) do
+      step = {:query, query.statement, "", "", "", 1}
+
+      with {:ok, [{:ok, _, _, columns} = ended], notices, s} <- tracked(s, [step], query, opts),
+           {:ok, query, s} <- described(s, query, "", [], columns || []) do
+        finish(s, query, ended, notices)
+      end
+    end
+
+    def execute(s, %Query{name: ""} = query, values, opts) do
+      step =
+        {:query, query.statement, query.oids, values, query.formats, Query.result_format(query)}
+
+      with {:ok, [ended], notices, s} <- tracked(s, [step], query, opts),
+           do: finish(s, query, ended, notices)
+    end
+
+    def execute(s, %Query{ref: ref} = query, values, opts) do
+      case :ets.lookup(s.table, query.name) do
+        [{_, ^ref, _, name}] -> run(s, query, name, values, opts)
+        _ -> prepare_and_run(s, query, values, opts)
+      end
+    end
+
+    defp step(query, name, values),
+      do: {:execute, name, values, query.formats, Query.result_format(query)}
+
+    defp run(s, query, name, values, opts) do
+      case tracked(s, [step(query, name, values)], query, opts) do
+        {:ok, [ended], notices, s} -> finish(s, query, ended, notices)
+        {:error, error, s} -> stale(s, query, values, opts, error)
+        disconnect -> disconnect
+      end
+    end
+
+    # It was not run if it is not there any more, or gives other columns now. Outside of a transaction, and after a
+    # savepoint, it can be.
+    defp stale(s, query, values, opts, error) do
+      if (dropped?(error) and :ets.delete(s.table, query.name)) or
+           (changed?(error) and :ets.update_element(s.table, query.name, {2, nil})),
+         do: again(s, query, values, opts, error),
+         else: {:error, error, s}
+    end
+
+    defp again(%{status: :error} = s, _query, _values, _opts, error), do: {:error, error, s}
+    defp again(s, query, values, opts, _error), do: prepare_and_run(s, query, values, opts)
+
+    # By DISCARD ALL, or because there is a pooler between.
+    defp dropped?(%{postgres: %{pg_code: "26000"}}), do: true
+    defp dropped?(_), do: false
+
+    defp changed?(%{postgres: %{pg_code: "0A000", routine: "RevalidateCachedQuery"}}), do: true
+    defp changed?(_), do: false
+
+    # The parameters' types are given, not found: values of others are not taken for them.
+    defp prepare_and_run(s, query, values, opts) do
+      name = new_name(query)
+      close = close_old(s, query)
+
+      steps = [
+        {:prepare, name, query.statement, query.oids},
+        {:describe, name},
+        step(query, name, values)
+      ]
+
+      case tracked(s, close ++ steps, query, opts) do
+        {:ok, ended, notices, s} ->
+          prepared_and_run(s, query, name, Enum.take(ended, -2), notices)
+
+        # It was the old one that is not there.
+        {:error, error, s} ->
+          if close != [] and dropped?(error),
+            do: again(s, query, values, opts, error),
+            else: {:error, error, s}
+
+        disconnect ->
+          disconnect
+      end
+    end
+
+    defp prepared_and_run(s, query, name, [{:described, oids, columns}, ended], notices) do
+      if Query.fingerprint(oids, columns) == query.described do
+        finish(s, remember(s, query, name), ended, notices)
+      else
+        with {:ok, query, s} <- described(s, query, name, oids, columns),
+             do: finish(s, query, ended, notices)
+      end
+    end
+
+    defp tracked(%{status: :idle} = s, steps, query, opts) do
+      if Commits.wanted?(opts),
+        do: Commits.perform(s, steps, query.statement, opts),
+        else: perform(s, steps, query.statement, opts)
+    end
+
+    defp tracked(s, steps, query, opts), do: perform(s, steps, query.statement, opts)
+
+    @doc "Closes a prepared statement."
+    def close(s, query, opts) do
+      case close_old(s, query) do
+        [] ->
+          {:ok, %Postgrex.Result{command: :close, num_rows: 0, connection_id: s.id}, s}
+
+        steps ->
+          with {:ok, [ended], notices, s} <- perform(s, steps, query.statement, opts),
+               do: {:ok, result(ended, notices, s), s}
+      end
+    end
+
+    @doc "Runs SQL of any number of statements, without parameters: how each ended."
+    def script(s, sql, opts), do: perform(s, [{:simple, sql}], sql, opts)
+
+    # ---- results ----
+
+    defp finish(s, query, ended, notices) do
+      case {result(ended, notices, s), ended} do
+        {result, {:ok, _, frames, _}} when query.result != nil ->
+          {:ok, query, {:frames, frames, %{result | columns: query.columns}}, s}
+
+        # Columns may be none and rows be there: SELECT FROM.
+        {%{command: :select, num_rows: n} = result, _} ->
+          {:ok, query, %{result | columns: [], rows: List.duplicate([], n)}, s}
+
+        {result, _} ->
+          {:ok, query, result, s}
+      end
+    end
+
+    @doc "What is to be said of a statement that has ended well, but for its rows."
+    def result({:ok, tag, frames, _columns}, notices, s) do
+      {command, n} = Protocol.tag(tag)
+
+      %Postgrex.Result{
+        command: command,
+        # Not all tags have a number.
+        num_rows: if(n == 0, do: count(frames), else: n),
+        connection_id: s.id,
+        messages: Enum.map(notices, &Errors.notice/1)
+      }
+    end
+
+    defp count([]), do: 0
+    defp count(frames), do: frames |> Enum.map(&elem(&1, 1)) |> Enum.sum()
+
+    # ---- steps ----
+
+    @doc """
+    Runs steps, and gives how each ended when all did well. Otherwise the transaction is in a failed state, or back at
+    the savepoint.
+    """
+    def perform(s, steps, statement, opts) do
+      case Keyword.get(opts, :mode, :transaction) do
+        :transaction -> plain(s, steps, statement, opts)
+        :savepoint when s.status == :transaction -> saved(s, steps, statement, opts)
+        :savepoint -> {:error, DBConnection.TransactionError.exception(s.status), s}
+      end
+    end
+
+    defp plain(%{copy: nil} = s, steps, statement, opts) do
+      case Wire.run(s, steps, Keyword.get(opts, :cancel_after, 0)) do
+        {:ok, answer, s} ->
+          case failure(answer.ended) do
+            nil -> {:ok, answer.ended, answer.notices, s}
+            error -> failed(s, error, statement)
+          end
+
+        {:lost, why, answer} ->
+          lost(s, why, failure(answer.ended), statement)
+      end
+    end
+
+    defp plain(s, _steps, statement, _opts) do
+      message =
+        "connection is locked copying to or from the database and can not execute #{inspect(statement)}"
+
+      {:error, ArgumentError.exception(message), s}
+    end
+
+    defp saved(s, steps, statement, opts) do
+      case plain(s, [@savepoint | steps] ++ [@release], statement, opts) do
+        {:ok, [_ | ended], notices, s} -> {:ok, Enum.drop(ended, -1), notices, s}
+        {:error, error, %{status: :error} = s} -> undo(s, error)
+        other -> other
+      end
+    end
+
+    defp undo(s, error) do
+      case Wire.run(s, @undo) do
+        {:ok, _, s} -> {:error, error, s}
+        {:lost, why, _} -> {:disconnect, Errors.lost(why), s}
+      end
+    end
+
+    # What came after a step that failed was not run.
+    defp failure([{:error, _, _} = error | _]), do: error
+    defp failure([_ | rest]), do: failure(rest)
+    defp failure([]), do: nil
+
+    defp failed(s, {:error, why, fields}, statement) do
+      error = Errors.server(why, fields, s.id, statement)
+
+      if error.postgres.code in option(s, :disconnect_on),
+        do: {:disconnect, error, s},
+        else: {:error, error, s}
+    end
+
+    # The server's last words say more than that it is gone.
+    defp lost(s, _why, {:error, why, [_ | _] = fields}, statement),
+      do: {:disconnect, Errors.server(why, fields, s.id, statement), s}
+
+    defp lost(s, why, _, _statement), do: {:disconnect, Errors.lost(why), s}
+
+    @doc "One of the connection's options."
+    def option(%{table: table}, name),
+      do: table |> :ets.lookup_element(:options, 2) |> Map.fetch!(name)
+  end
+end

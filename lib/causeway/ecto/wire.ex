@@ -1,0 +1,198 @@
+if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
+  defmodule Causeway.Ecto.Wire do
+    @moduledoc false
+    # Requests to a port program, made by whoever has the connection from the pool.
+    #
+    # A port sends to its owner. For the time of a request that is the client itself, so that the answer comes to it from
+    # the program at once, with no process between; then it is the keeper again. To change owners costs less than a
+    # message to another process and back. The link that comes with it is cut: a client that ends is the pool's to notice.
+
+    alias Causeway.Ecto.Keeper
+    alias Causeway.Postgres.Protocol
+
+    @typedoc "How each step ended. `frames` are the rows, the last part first."
+    @type ended ::
+            {:ok, tag :: binary, frames :: [{binary, non_neg_integer}], [Protocol.column()] | nil}
+            | {:described, [non_neg_integer], [Protocol.column()]}
+            | {:error, why :: atom, [{atom, binary}]}
+            | {:aborted}
+
+    @type answer :: %{ended: [ended], notices: [[{atom, binary}]]}
+
+    @typedoc "What is needed of a connection: its port program, that one's keeper, the transaction's state."
+    @type connection :: %{
+            :port => port,
+            :keeper => pid,
+            :status => :idle | :transaction | :error,
+            optional(atom) => any
+          }
+
+    # A message that says that the port was closed can only be missed in a moment between two calls, or when
+    # the program dies in it: then this finds out.
+    @look_again 1_000
+
+    @doc "Runs steps in one round trip. A timeout of 0 is none; when it passes, the server cancels what runs."
+    @spec run(connection, [Protocol.step()], non_neg_integer) ::
+            {:ok, answer, connection} | {:lost, String.t(), answer}
+    def run(connection, steps, timeout \\ 0), do: call(connection, Protocol.run(steps), timeout)
+
+    @doc "Makes a request, and gives all of its answer."
+    @spec call(connection, Protocol.body(), non_neg_integer) ::
+            {:ok, answer, connection} | {:lost, String.t(), answer}
+    def call(connection, body, timeout) do
+      with :ok <- take(connection, body, timeout),
+           {:ok, answer, state} <- collect(connection.port, nothing()) do
+        give_back(connection)
+        finished(connection, answer, state)
+      else
+        {:lost, why, answer} ->
+          give_back(connection)
+          {:lost, why || fate(connection), answer}
+      end
+    end
+
+    defp finished(_connection, answer, ?X),
+      do: {:lost, "the server has closed the connection", in_order(answer)}
+
+    defp finished(%{status: status} = connection, answer, state) do
+      case status(state) do
+        ^status -> {:ok, in_order(answer), connection}
+        new -> {:ok, in_order(answer), %{connection | status: new}}
+      end
+    end
+
+    @doc "The transaction's state, in DBConnection's words."
+    def status(?I), do: :idle
+    def status(?T), do: :transaction
+    def status(_), do: :error
+
+    defp in_order(%{ended: [_], notices: []} = answer), do: answer
+
+    defp in_order(answer),
+      do: %{
+        answer
+        | ended: Enum.reverse(answer.ended),
+          notices: Enum.reverse(answer.notices)
+      }
+
+    defp nothing, do: %{ended: [], frames: [], columns: nil, notices: []}
+
+    # ---- part by part ----
+
+    @doc """
+    Becomes the owner, and sends a request. What comes is for `next/1`, until it has given `:last`, or `:lost`; then
+    `give_back/1`.
+    """
+    @spec take(connection, Protocol.body(), non_neg_integer) ::
+            :ok | {:lost, String.t() | nil, answer}
+    def take(%{port: port}, body, timeout) do
+      Port.connect(port, self())
+      Process.unlink(port)
+      Port.command(port, Protocol.request(1, timeout, body))
+      :ok
+    rescue
+      ArgumentError -> {:lost, nil, nothing()}
+    end
+
+    @doc "Says more to a request that is under way."
+    @spec tell(connection, Protocol.body()) :: :ok
+    def tell(%{port: port}, body) do
+      Port.command(port, Protocol.request(1, 0, body))
+      :ok
+    rescue
+      # next/1 says so.
+      ArgumentError -> :ok
+    end
+
+    @doc "The next part of an answer."
+    @spec next(port) ::
+            {:more, binary} | {:last, byte, binary} | {:event, tuple} | {:lost, String.t() | nil}
+    def next(port) do
+      receive do
+        {^port, {:data, frame}} ->
+          Protocol.frame(frame)
+
+        {^port, {:exit_status, status}} ->
+          {:lost, Protocol.exit_reason(status)}
+
+        {^port, :closed} ->
+          {:lost,
+           "the connection was closed by the pool, possibly due to a timeout or because the pool has been terminated"}
+      after
+        @look_again -> if Port.info(port), do: next(port), else: {:lost, nil}
+      end
+    end
+
+    @doc "The keeper owns the port program again."
+    @spec give_back(connection) :: :ok
+    def give_back(%{port: port, keeper: keeper}) do
+      try do
+        Port.connect(port, keeper)
+      rescue
+        ArgumentError -> :ok
+      end
+
+      forward(port, keeper)
+    end
+
+    # What has come since the answer's last part.
+    defp forward(port, keeper) do
+      receive do
+        {^port, _} = message ->
+          send(keeper, message)
+          forward(port, keeper)
+      after
+        0 -> :ok
+      end
+    end
+
+    @doc "Why the port program is gone."
+    @spec fate(connection) :: String.t()
+    def fate(%{keeper: keeper}), do: Keeper.fate(keeper) || "the port program is gone"
+
+    # ---- answers ----
+
+    defp collect(port, acc) do
+      case next(port) do
+        {:last, state, records} ->
+          {:ok, add(records, acc), state}
+
+        {:more, records} ->
+          collect(port, add(records, acc))
+
+        {:event, {:notice, fields}} ->
+          collect(port, %{acc | notices: [fields | acc.notices]})
+
+        {:event, {:closed, _, message}} ->
+          {:lost, String.trim(message), in_order(acc)}
+
+        {:event, _} ->
+          collect(port, acc)
+
+        {:lost, why} ->
+          {:lost, why, in_order(acc)}
+      end
+    end
+
+    @doc false
+    def add(records, acc), do: records |> Protocol.records() |> add_all(acc)
+
+    defp add_all([record | records], acc), do: add_all(records, record(record, acc))
+    defp add_all([], acc), do: acc
+
+    defp record({:end, 0, _, tag}, acc), do: ended({:ok, tag, acc.frames, acc.columns}, acc)
+
+    defp record({:end, n, values, tag}, acc),
+      do: ended({:ok, tag, [{values, n} | acc.frames], acc.columns}, acc)
+
+    defp record({:rows, n, values}, acc), do: %{acc | frames: [{values, n} | acc.frames]}
+    defp record({:columns, columns}, acc), do: %{acc | columns: columns}
+    defp record({:copy, data}, acc), do: %{acc | frames: [data | acc.frames]}
+    defp record({:described, _, _} = described, acc), do: ended(described, acc)
+    defp record({:error, _, _} = error, acc), do: ended(error, acc)
+    defp record({:aborted} = aborted, acc), do: ended(aborted, acc)
+    defp record(_, acc), do: acc
+
+    defp ended(ended, acc), do: %{acc | ended: [ended | acc.ended], frames: [], columns: nil}
+  end
+end
