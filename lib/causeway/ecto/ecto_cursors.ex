@@ -43,7 +43,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     defp fetch_step(query, cursor) do
       sql = "FETCH FORWARD #{cursor.max_rows} FROM #{cursor.name}"
-      {:query, sql, "", "", "", Query.result_format(query)}
+      {:query, sql, "", "", "", query.format}
     end
 
     defp run(s, query, values, opts) do

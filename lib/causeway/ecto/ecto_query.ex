@@ -6,7 +6,8 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     #
     # Ecto keeps it in its cache, and copies it from there for each query: it has what that needs, and no more.
 
-    alias Causeway.Postgres.{Codec, Types}
+    alias Causeway.Ecto.CarriedCodec
+    alias Causeway.Postgres.Types
 
     @enforce_keys [:statement]
     defstruct [
@@ -18,9 +19,10 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       :result,
       :described,
       :columns,
-      # Of parameters, as the request has them.
+      # Of parameters, as the request has them; 0 or 1, text or binary, of results.
       oids: "",
       formats: "",
+      format: 1,
       # "" for none.
       name: "",
       # :prepared, by two round trips the first time; :direct, without parameters, by one; :copy.
@@ -41,10 +43,11 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
          %{
            query
            | ref: make_ref(),
-             params: params,
+             params: params && CarriedCodec.new(params),
              oids: for(oid <- oids, into: "", do: <<oid::32>>),
              formats: if(params, do: params.param_formats, else: ""),
-             result: result,
+             result: result && CarriedCodec.new(result),
+             format: if(result, do: result.result_format, else: 1),
              described: fingerprint(oids, columns),
              columns: names(columns)
          }}
@@ -73,39 +76,26 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       end
     end
 
-    @doc "0 for text, 1 for binary: what rows are asked for as."
-    def result_format(%{result: nil}), do: 1
-    def result_format(%{result: codec}), do: codec.result_format
-
-    @doc false
-    def mapped(rows, opts) do
-      case opts[:decode_mapper] do
-        nil -> rows
-        mapper -> Enum.map(rows, mapper)
+    @doc "The rows of all frames, of which the last comes first."
+    def rows(%{result: codec}, frames, opts) do
+      case CarriedCodec.decode(codec, frames) do
+        {:ok, rows} -> mapped(rows, opts[:decode_mapper])
+        {:error, reason} -> raise DBConnection.ConnectionError, undecodable(reason)
       end
     end
 
-    @doc false
-    def decode_frames(codec, frames), do: decode_frames(codec, frames, [])
+    defp mapped(rows, nil), do: rows
+    defp mapped(rows, mapper), do: Enum.map(rows, mapper)
 
-    defp decode_frames(_codec, [], rows), do: rows
-
-    defp decode_frames(codec, [{values, n} | frames], rows) do
-      case Codec.decode_rows(codec, values, n, rows) do
-        {:ok, rows} ->
-          decode_frames(codec, frames, rows)
-
-        {:error, reason} ->
-          raise DBConnection.ConnectionError,
-                "the server has sent what is no value of the type that it had said: #{inspect(reason)}. " <>
-                  "If a type was changed, the connections have to be made anew"
-      end
+    defp undecodable(reason) do
+      "the server has sent what is no value of the type that it had said: #{inspect(reason)}. " <>
+        "If a type was changed, the connections have to be made anew, as by Ecto.Adapters.SQL.disconnect_all/2"
     end
   end
 
   defimpl DBConnection.Query, for: Causeway.Ecto.Query do
-    alias Causeway.Ecto.Query
-    alias Causeway.Postgres.{Codec, EncodeError}
+    alias Causeway.Ecto.{CarriedCodec, Query}
+    alias Causeway.Postgres.EncodeError
 
     def parse(query, _opts) do
       %{
@@ -121,7 +111,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     def encode(%{params: nil} = query, params, _opts), do: miscounted!(query, 0, params)
 
     def encode(%{params: codec} = query, params, _opts) do
-      case Codec.encode(codec, params) do
+      case CarriedCodec.encode(codec, params) do
         {:ok, values} ->
           values
 
@@ -138,9 +128,9 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
             "parameters must be of length #{n} for query #{inspect(query)}, got: #{length(params)}"
     end
 
-    # Rows are frames of values, the last first, until here.
-    def decode(%{result: codec}, {:frames, frames, result}, opts) when codec != nil,
-      do: %{result | rows: codec |> Query.decode_frames(frames) |> Query.mapped(opts)}
+    # Rows are frames of values until here.
+    def decode(query, {:frames, frames, result}, opts),
+      do: %{result | rows: Query.rows(query, frames, opts)}
 
     def decode(_query, result, _opts), do: result
   end

@@ -131,8 +131,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     end
 
     def execute(s, %Query{name: ""} = query, values, opts) do
-      step =
-        {:query, query.statement, query.oids, values, query.formats, Query.result_format(query)}
+      step = {:query, query.statement, query.oids, values, query.formats, query.format}
 
       with {:ok, [ended], notices, s} <- tracked(s, [step], query, opts),
            do: finish(s, query, ended, notices)
@@ -146,7 +145,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     end
 
     defp step(query, name, values),
-      do: {:execute, name, values, query.formats, Query.result_format(query)}
+      do: {:execute, name, values, query.formats, query.format}
 
     defp run(s, query, name, values, opts) do
       case tracked(s, [step(query, name, values)], query, opts) do
