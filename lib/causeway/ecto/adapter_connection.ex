@@ -47,7 +47,9 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     @impl true
     def prepare_execute(conn, name, sql, params, opts) do
       query = %Query{name: name(name, opts), statement: commented(sql, opts)}
-      conn |> DBConnection.prepare_execute(query, list!(params), opts) |> with_hint()
+
+      with :ok <- sendable(params),
+           do: conn |> DBConnection.prepare_execute(query, params, opts) |> with_hint()
     end
 
     # A comparison of JSON with a text that stands in the query, not in a parameter.
@@ -70,10 +72,9 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     @impl true
     def query(conn, sql, params, opts) do
-      case prepared(conn, sql, list!(params), opts) do
-        {:ok, _query, result} -> {:ok, result}
-        {:error, error} -> {:error, error}
-      end
+      with :ok <- sendable(params),
+           {:ok, _query, result} <- prepared(conn, sql, params, opts),
+           do: {:ok, result}
     end
 
     defp prepared(conn, sql, params, opts) do
@@ -103,7 +104,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     @impl true
     def execute(conn, %Query{ref: ref} = query, params, opts) do
-      case execute_prepared(conn, query, list!(params), opts) do
+      case execute_prepared(conn, query, params, opts) do
         {:ok, %{ref: ^ref}, result} -> {:ok, result}
         {:ok, _, _} = anew -> anew
         {:error, error} -> if reset?(error), do: {:reset, error}, else: {:error, error}
@@ -196,6 +197,20 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
           )
 
       comment
+    end
+
+    # As many as a message can have.
+    @most 65_535
+
+    defp sendable(params) do
+      n = length(list!(params))
+
+      if n > @most do
+        message = "postgresql protocol can not handle #{n} parameters, the maximum is #{@most}"
+        {:error, Postgrex.QueryError.exception(message)}
+      else
+        :ok
+      end
     end
 
     defp list!(params) when is_list(params), do: params

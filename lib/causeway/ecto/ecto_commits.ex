@@ -59,14 +59,15 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     def wait(opts, s) do
       case Keyword.get(opts, :after) do
         nil -> {:ok, s}
-        lsn -> wait(Commit.lsn!(lsn), opts, s)
+        lsn -> wait_for(lsn, opts, s)
       end
     end
 
-    # Within a transaction its beginning has waited, if it was to.
-    defp wait(lsn, opts, s) do
+    defp wait_for(lsn, opts, s) do
       limit = Keyword.get(opts, :after_timeout, 5_000)
-      poll(s, lsn, System.monotonic_time(:millisecond) + limit, limit, 1)
+      poll(s, Commit.lsn!(lsn), System.monotonic_time(:millisecond) + limit, limit, 1)
+    rescue
+      error in ArgumentError -> {:error, error, s}
     end
 
     defp poll(s, lsn, deadline, limit, pause) do

@@ -58,8 +58,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       end
     end
 
-    @doc "Begins COPY ... TO STDOUT; nothing more is read than is fetched."
-    def open(s, query) do
+    defp open(s, query) do
       s
       |> begin(Protocol.copy_out(query.statement, 1), query.statement, fn format, _window ->
         # Of CSV, a line's end may be within a value.
@@ -71,6 +70,17 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       end
     end
 
+    @doc """
+    Begins COPY ... TO STDOUT as a stream: nothing more is read than is fetched. Who has had enough cancels it, which
+    a savepoint keeps from the transaction.
+    """
+    def declare(s, query) do
+      with {:ok, _, _, s} <- savepoint(s, "SAVEPOINT causeway_copy"), do: open(s, query)
+    end
+
+    defp savepoint(s, sql), do: Statements.perform(s, [{:simple, sql}], sql, [])
+
+    @doc "The next part."
     def fetch(%{copy: {:out, lines?}} = s, query) do
       case part(s) do
         {:more, data, s} ->
@@ -83,13 +93,10 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
         {:error, why, fields, s} ->
           {:error, Errors.server(why, fields, s.id, query.statement), s}
 
-        {:lost, why, s} ->
-          {:disconnect, Errors.lost(why), s}
+        disconnect ->
+          disconnect
       end
     end
-
-    # It has ended, with the part before.
-    def fetch(s, _query), do: {:halt, result(s, [], true), s}
 
     defp result(s, data, lines?) do
       rows = if lines?, do: data |> IO.iodata_to_binary() |> lines(), else: data
@@ -103,33 +110,47 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       }
     end
 
+    defp lines(""), do: []
+
     defp lines(text) do
-      for line <- :binary.split(text, "\n", [:global]), line != "", do: line <> "\n"
+      case :binary.split(text, "\n") do
+        [line, rest] -> [line <> "\n" | lines(rest)]
+        [line] -> [line]
+      end
     end
 
-    @doc "Nothing more is wanted of what is copied out."
-    def drain(%{copy: {:out, _}} = s) do
+    @doc "Ends a stream, wherever it is."
+    def deallocate(%{copy: {:out, _}} = s) do
       Wire.tell(s, Protocol.cancel())
-      drained(s)
+      with {:ok, s} <- drain(s), do: undo(s)
     end
 
-    def drain(s), do: {:ok, nil, s}
+    def deallocate(%{status: :transaction} = s) do
+      with {:ok, _, _, s} <- savepoint(s, "RELEASE SAVEPOINT causeway_copy"), do: {:ok, nil, s}
+    end
 
-    defp drained(s) do
+    def deallocate(s), do: {:ok, nil, s}
+
+    defp undo(s) do
+      sql = "ROLLBACK TO SAVEPOINT causeway_copy; RELEASE SAVEPOINT causeway_copy"
+      with {:ok, _, _, s} <- savepoint(s, sql), do: {:ok, nil, s}
+    end
+
+    defp drain(s) do
       case part(s) do
         {:more, _, s} ->
           Wire.tell(s, Protocol.credit(1))
-          drained(s)
+          drain(s)
 
-        {:lost, why, s} ->
-          {:disconnect, Errors.lost(why), s}
+        {:disconnect, _, _} = disconnect ->
+          disconnect
 
-        # An error it is: it was cancelled.
+        # That it was cancelled, mostly.
         {:error, _, _, s} ->
-          {:ok, nil, s}
+          {:ok, s}
 
         {:last, _, s} ->
-          {:ok, nil, s}
+          {:ok, s}
       end
     end
 
@@ -179,7 +200,15 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       end
     end
 
-    def abandon(%{copy: {:out, _}} = s), do: s |> drain() |> elem(2)
+    def abandon(%{copy: {:out, _}} = s) do
+      Wire.tell(s, Protocol.cancel())
+
+      case drain(s) do
+        {:ok, s} -> s
+        {:disconnect, _, s} -> s
+      end
+    end
+
     def abandon(s), do: s
 
     defp send_data(s, ""), do: {:ok, s}
@@ -233,8 +262,8 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     end
 
     defp lost(s, why) do
-      why = why || Wire.fate(s)
-      {:disconnect, Errors.lost(String.trim(why)), %{s | copy: nil}}
+      Wire.give_back(s)
+      {:disconnect, Errors.lost(String.trim(why || Wire.fate(s))), %{s | copy: nil}}
     end
 
     # ---- both ----
@@ -291,9 +320,9 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       case Wire.next(s.port) do
         {:more, records} -> more(s, Protocol.records(records))
         {:last, state, records} -> last(free(s, state), Protocol.records(records))
-        {:event, {:closed, _, why}} -> {:lost, String.trim(why), %{s | copy: nil}}
+        {:event, {:closed, _, why}} -> lost(s, why)
         {:event, _} -> part(s)
-        {:lost, why} -> {:lost, why || Wire.fate(s), %{s | copy: nil}}
+        {:lost, why} -> lost(s, why)
       end
     end
 

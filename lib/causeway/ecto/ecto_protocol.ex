@@ -144,20 +144,23 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     end
 
     defp commit(opts, s) do
-      statement = commented("COMMIT", opts[:commit_comment])
-
-      if Commits.wanted?(opts),
-        do: Commits.commit(statement, opts, s),
-        else: command(statement, opts, s)
+      with {:ok, statement} <- commented("COMMIT", opts[:commit_comment], s) do
+        if Commits.wanted?(opts),
+          do: Commits.commit(statement, opts, s),
+          else: command(statement, opts, s)
+      end
     end
 
-    defp commented(statement, nil), do: statement
+    defp commented(statement, nil, _s), do: {:ok, statement}
 
-    defp commented(statement, comment) do
-      if String.contains?(comment, ["*/", <<0>>]),
-        do: raise(ArgumentError, "`:commit_comment` cannot contain null bytes and \"*/\"")
-
-      "/* #{comment} */\n#{statement}"
+    # Postgrex disconnects, too: the transaction is rolled back.
+    defp commented(statement, comment, s) do
+      if String.contains?(comment, ["*/", <<0>>]) do
+        message = "`:commit_comment` option cannot contain null bytes and \"*/\" sequence"
+        {:disconnect, %Postgrex.Error{message: message}, s}
+      else
+        {:ok, "/* #{comment} */\n#{statement}"}
+      end
     end
 
     @impl true
@@ -218,7 +221,8 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     # ---- cursors ----
 
     @impl true
-    def handle_declare(%Query{kind: :copy} = query, _params, _opts, s), do: Copies.open(s, query)
+    def handle_declare(%Query{kind: :copy} = query, _params, _opts, s),
+      do: Copies.declare(s, query)
 
     def handle_declare(query, values, opts, s) do
       with {:ok, s} <- Commits.wait(opts, s), do: Cursors.declare(s, query, values, opts)
@@ -229,7 +233,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     def handle_fetch(query, cursor, opts, s), do: Cursors.fetch(s, query, cursor, opts)
 
     @impl true
-    def handle_deallocate(%Query{kind: :copy}, _cursor, _opts, s), do: Copies.drain(s)
+    def handle_deallocate(%Query{kind: :copy}, _cursor, _opts, s), do: Copies.deallocate(s)
     def handle_deallocate(query, cursor, opts, s), do: Cursors.close(s, query, cursor, opts)
   end
 end

@@ -287,7 +287,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
           end
 
         {:lost, why, answer} ->
-          lost(s, why, failure(answer.ended), statement)
+          {:disconnect, Errors.lost(why, failure(answer.ended), s.id, statement), s}
       end
     end
 
@@ -321,16 +321,10 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     defp failed(s, {:error, why, fields}, statement) do
       error = Errors.server(why, fields, s.id, statement)
 
-      if error.postgres.code in option(s, :disconnect_on),
+      if error.postgres[:code] in option(s, :disconnect_on),
         do: {:disconnect, error, s},
         else: {:error, error, s}
     end
-
-    # The server's last words say more than that it is gone.
-    defp lost(s, _why, {:error, why, [_ | _] = fields}, statement),
-      do: {:disconnect, Errors.server(why, fields, s.id, statement), s}
-
-    defp lost(s, why, _, _statement), do: {:disconnect, Errors.lost(why), s}
 
     @doc "One of the connection's options."
     def option(%{table: table}, name),

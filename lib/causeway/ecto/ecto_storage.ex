@@ -164,11 +164,24 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
         |> Keyword.put_new(:stderr_to_stdout, true)
         |> Keyword.update(:env, environment(options), &(environment(options) ++ &1))
 
-      System.cmd(program, args, opts)
+      System.cmd(program, dbname(config[:conninfo]) ++ args, opts)
     end
 
-    # libpq's names of what it is asked, and of the variables that say the same. What has none is of no
-    # consequence to these programs, but for a connection string: that has to be an argument.
+    # There is no variable for a connection string. Arguments are for all to see.
+    defp dbname(nil), do: []
+
+    defp dbname(conninfo) do
+      if conninfo =~ ~r/password\s*=|:\/\/[^\/@]*:[^\/@]*@/i do
+        raise ArgumentError,
+              "option :conninfo has a password, which pg_dump and psql could only be told as an argument, where " <>
+                "everybody on the machine can read it: give it as the option :password"
+      end
+
+      ["--dbname", conninfo]
+    end
+
+    # libpq's names of what it is asked, and of the variables that say the same. What has none is of no consequence
+    # to these programs.
     @variables ~w(host:PGHOST hostaddr:PGHOSTADDR port:PGPORT dbname:PGDATABASE user:PGUSER
       password:PGPASSWORD passfile:PGPASSFILE service:PGSERVICE options:PGOPTIONS
       application_name:PGAPPNAME sslmode:PGSSLMODE sslcert:PGSSLCERT sslkey:PGSSLKEY

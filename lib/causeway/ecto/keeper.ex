@@ -5,7 +5,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     # connection, a notice) is no client's business. It is linked to the program and to the connection's process: with
     # that one, however it ends, the program ends, which cancels what runs.
     #
-    # It keeps the program's last words for those who find it gone.
+    # It keeps the last words, of the server and of the program, for those who find it gone.
 
     alias Causeway.Postgres.Protocol
 
@@ -30,39 +30,32 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       end
     end
 
-    @doc "Why the program is gone, or nil."
-    @spec fate(pid) :: String.t() | nil
+    @typedoc "The fields of the error with which the server has ended the connection; a sentence. Either may be nil."
+    @type fate :: {[{atom, binary}] | nil, String.t() | nil}
+
+    @doc "Why the program is gone."
+    @spec fate(pid) :: fate
     def fate(keeper) do
       monitor = Process.monitor(keeper)
       send(keeper, {:fate, self(), monitor})
 
       receive do
-        {^monitor, why} ->
+        {^monitor, fate} ->
           Process.demonitor(monitor, [:flush])
-          why
+          fate
 
         {:DOWN, ^monitor, :process, _, _} ->
-          nil
+          {nil, nil}
       end
     end
 
-    @doc "Ends the keeper, and with it the program, whoever owns it."
+    @doc "Ends the keeper, and the program, whoever owns it: a client that waits for an answer finds out."
     @spec stop(pid, port) :: :ok
     def stop(keeper, port) do
-      # A client that waits for an answer has it from nobody else that none will come.
-      owner = owner(port)
       Process.unlink(keeper)
       Process.exit(keeper, :kill)
       close(port)
-      if owner not in [nil, keeper, self()], do: send(owner, {port, :closed})
       :ok
-    end
-
-    defp owner(port) do
-      case Port.info(port, :connected) do
-        {:connected, pid} -> pid
-        nil -> nil
-      end
     end
 
     defp close(port) do
@@ -77,7 +70,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       case open() do
         {:ok, port} ->
           send(parent, {self(), {:ok, port}})
-          loop(parent, port, nil)
+          loop(parent, port, {nil, nil})
 
         error ->
           Process.unlink(parent)
@@ -92,34 +85,47 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       error in ErlangError -> {:error, "it cannot be started: #{inspect(error.original)}"}
     end
 
-    defp loop(parent, port, why) do
+    defp loop(parent, port, fate) do
       receive do
         {^port, {:data, frame}} ->
-          loop(parent, port, last_words(frame) || why)
+          loop(parent, port, heard(frame, fate))
 
         {^port, {:exit_status, status}} ->
-          loop(parent, port, why || Protocol.exit_reason(status))
+          loop(parent, port, because(fate, Protocol.exit_reason(status)))
 
         {:EXIT, ^parent, _} ->
           close(port)
 
         {:EXIT, ^port, reason} ->
-          loop(parent, port, why || "the port program is gone: #{inspect(reason)}")
+          loop(parent, port, because(fate, "the port program is gone: #{inspect(reason)}"))
 
         {:fate, from, ref} ->
-          send(from, {ref, why})
-          loop(parent, port, why)
+          send(from, {ref, fate})
+          loop(parent, port, fate)
 
         _ ->
-          loop(parent, port, why)
+          loop(parent, port, fate)
       end
     end
 
-    defp last_words(frame) do
+    defp heard(frame, {fatal, _} = fate) do
       case Protocol.frame(frame) do
-        {:event, {:closed, _, message}} -> String.trim(message)
-        _ -> nil
+        {:event, {:closed, _, message}} ->
+          {fatal, String.trim(message)}
+
+        {:event, {:notice, fields}} ->
+          if fatal?(fields), do: put_elem(fate, 0, fields), else: fate
+
+        _ ->
+          fate
       end
     end
+
+    @doc "Whether what looks like a notice is why the server ends the connection."
+    def fatal?(fields), do: fields[:severity] in ["FATAL", "PANIC"]
+
+    # What was said first says most.
+    defp because({fatal, nil}, why), do: {fatal, why}
+    defp because(fate, _why), do: fate
   end
 end

@@ -27,9 +27,12 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
             optional(atom) => any
           }
 
-    # A message that says that the port was closed can only be missed in a moment between two calls, or when
-    # the program dies in it: then this finds out.
-    @look_again 1_000
+    # A port that is closed by another process, as the pool does it when time is up, says nothing to its owner, nor does
+    # one that fails while it is written to. A message of ours could come too late, and stay with the client. So whoever
+    # waits looks, this often (ms).
+    @look_again 100
+
+    @gone "the port program is gone"
 
     @doc "Runs steps in one round trip. A timeout of 0 is none; when it passes, the server cancels what runs."
     @spec run(connection, [Protocol.step()], non_neg_integer) ::
@@ -41,18 +44,27 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
             {:ok, answer, connection} | {:lost, String.t(), answer}
     def call(connection, body, timeout) do
       with :ok <- take(connection, body, timeout),
-           {:ok, answer, state} <- collect(connection.port, nothing()) do
+           {:ok, answer, state} when state != ?X <- collect(connection.port, nothing()) do
         give_back(connection)
         finished(connection, answer, state)
       else
+        {:ok, answer, ?X} ->
+          give_back(connection)
+          lost(connection, "the server has closed the connection", in_order(answer))
+
         {:lost, why, answer} ->
           give_back(connection)
-          {:lost, why || fate(connection), answer}
+          lost(connection, why, answer)
       end
     end
 
-    defp finished(_connection, answer, ?X),
-      do: {:lost, "the server has closed the connection", in_order(answer)}
+    # The server's last words may have come as a notice, here or while nobody had the connection.
+    defp lost(connection, why, %{ended: ended} = answer) do
+      {fatal, kept} = Keeper.fate(connection.keeper)
+      fatal = Enum.find(answer.notices, &Keeper.fatal?/1) || fatal
+      ended = if fatal, do: ended ++ [{:error, :server, fatal}], else: ended
+      {:lost, why || kept || @gone, %{answer | ended: ended}}
+    end
 
     defp finished(%{status: status} = connection, answer, state) do
       case status(state) do
@@ -114,10 +126,6 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
         {^port, {:exit_status, status}} ->
           {:lost, Protocol.exit_reason(status)}
-
-        {^port, :closed} ->
-          {:lost,
-           "the connection was closed by the pool, possibly due to a timeout or because the pool has been terminated"}
       after
         @look_again -> if Port.info(port), do: next(port), else: {:lost, nil}
       end
@@ -148,7 +156,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     @doc "Why the port program is gone."
     @spec fate(connection) :: String.t()
-    def fate(%{keeper: keeper}), do: Keeper.fate(keeper) || "the port program is gone"
+    def fate(%{keeper: keeper}), do: keeper |> Keeper.fate() |> elem(1) || @gone
 
     # ---- answers ----
 
