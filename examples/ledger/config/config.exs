@@ -1,7 +1,7 @@
 import Config
 
 # The line that chooses the adapter; with Ecto.Adapters.Postgres the application is the same.
-config :ledger, adapter: Ecto.Adapters.Postgres
+config :ledger, adapter: Causeway.Ecto.Adapter
 
 config :ledger, ecto_repos: [Ledger.Repo]
 
