@@ -23,7 +23,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     @behaviour Ecto.Adapter.Storage
     @behaviour Ecto.Adapter.Structure
 
-    alias Causeway.Ecto.Storage
+    alias Causeway.Ecto.{Bulk, Storage}
     alias Ecto.Adapters.Postgres
 
     @impl true
@@ -34,7 +34,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     end
 
     # Options of queries that may have a default in the repository's configuration.
-    @defaults [:cancel_after, :last_commit, :after_timeout]
+    @defaults [:cancel_after, :last_commit, :after_timeout, :bulk]
 
     defoverridable init: 1
 
@@ -43,6 +43,16 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       {:ok, child, meta} = Ecto.Adapters.SQL.init(@conn, :postgrex, config)
       opts = Keyword.take(config, @defaults) ++ [causeway: config[:name] || config[:repo]]
       {:ok, child, %{meta | opts: meta.opts ++ opts}}
+    end
+
+    # ---- many rows at once ----
+
+    @impl true
+    def insert_all(meta, schema, header, rows, on_conflict, returning, placeholders, opts) do
+      all = {meta, schema, header, rows, on_conflict, returning, placeholders, opts}
+
+      with :unsuited <- Bulk.insert_all(@conn, all),
+           do: super(meta, schema, header, rows, on_conflict, returning, placeholders, opts)
     end
 
     # ---- what ecto_sql does ----

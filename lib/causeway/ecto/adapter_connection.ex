@@ -6,7 +6,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     @behaviour Ecto.Adapters.SQL.Connection
 
-    alias Causeway.Ecto.{ConnectOptions, Query, Scripts}
+    alias Causeway.Ecto.{Bulk, ConnectOptions, Query, Scripts}
     alias Ecto.Adapters.Postgres.Connection, as: Generator
 
     @impl true
@@ -78,15 +78,18 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     end
 
     defp prepared(conn, sql, params, opts) do
+      if opts[:causeway_bulk],
+        do: Bulk.query(conn, sql, params, opts),
+        else: DBConnection.prepare_execute(conn, once(sql, params, opts), params, opts)
+    end
+
+    defp once(sql, params, opts) do
       statement = commented(sql, opts)
 
-      query =
-        case name(Keyword.get(opts, :cache_statement), opts) do
-          "" -> %Query{statement: statement, kind: kind(statement, params)}
-          name -> %Query{statement: statement, name: name, keep: true}
-        end
-
-      DBConnection.prepare_execute(conn, query, params, opts)
+      case name(Keyword.get(opts, :cache_statement), opts) do
+        "" -> %Query{statement: statement, kind: kind(statement, params)}
+        name -> %Query{statement: statement, name: name, keep: true}
+      end
     end
 
     # What gives no rows, or only such as have a binary form, need not be described before it is run.

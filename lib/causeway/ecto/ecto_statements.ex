@@ -10,7 +10,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     # With `mode: :savepoint` a statement is put between a savepoint and its release, in the same round trip; if it
     # fails, one more goes back to the savepoint.
 
-    alias Causeway.Ecto.{Commits, Errors, Query, Wire}
+    alias Causeway.Ecto.{Bulk, Commits, Errors, Query, Wire}
     alias Causeway.Postgres.Protocol
 
     @savepoint {:query, "SAVEPOINT causeway_query", "", "", "", 1}
@@ -30,6 +30,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
       case query.ref == nil && kept(s, query) do
         %Query{} = kept -> {:ok, kept, s}
+        _ when is_tuple(query.kind) -> Bulk.describe(s, query, opts)
         _ -> describe(s, query, opts)
       end
     end
@@ -45,20 +46,22 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     defp describe(s, query, opts) do
       name = new_name(query)
-      steps = close_old(s, query) ++ [{:prepare, name, query.statement, ""}, {:describe, name}]
+      close = close_old(s, query)
+      steps = [{:prepare, name, query.statement, ""}, {:describe, name}]
 
-      case perform(s, steps, query.statement, opts) do
+      case perform(s, close ++ steps, query.statement, opts) do
         {:ok, ended, _notices, s} ->
           {:described, oids, columns} = List.last(ended)
           described(s, query, name, oids, columns)
 
-        {:error, error, %{status: status} = s} when status != :error ->
-          if dropped?(error) and steps != [],
+        # It was the old one that is not there.
+        {:error, error, s} ->
+          if close != [] and dropped?(error) and s.status != :error,
             do: describe(s, query, opts),
             else: {:error, error, s}
 
-        other ->
-          other
+        disconnect ->
+          disconnect
       end
     end
 
@@ -67,12 +70,13 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     defp close_old(s, query) do
       case :ets.take(s.table, query.name) do
-        [] -> []
-        [{_, _, _, name}] -> [{:close, name}]
+        [{_, _, _, name}] when name != nil -> [{:close, name}]
+        _ -> []
       end
     end
 
-    defp described(s, query, name, oids, columns) do
+    @doc "The query with what it takes and gives; remembered as prepared under the server's name, if it is."
+    def described(s, query, name, oids, columns) do
       types = :ets.lookup_element(s.table, :types, 2)
 
       case Query.described(query, types, oids, columns, &catalogue(s, &1)) do
@@ -81,7 +85,14 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       end
     end
 
+    defp remember(_s, %{name: ""} = query, _name), do: query
     defp remember(_s, query, ""), do: query
+
+    # Not yet prepared, but known.
+    defp remember(s, query, nil) do
+      :ets.insert(s.table, {query.name, nil, query, nil})
+      query
+    end
 
     defp remember(s, query, name) do
       :ets.insert(s.table, {query.name, query.ref, if(query.keep, do: query), name})
@@ -158,11 +169,23 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     # It was not run if it is not there any more, or gives other columns now. Outside of a transaction, and after a
     # savepoint, it can be.
     defp stale(s, query, values, opts, error) do
-      if (dropped?(error) and :ets.delete(s.table, query.name)) or
-           (changed?(error) and :ets.update_element(s.table, query.name, {2, nil})),
-         do: again(s, query, values, opts, error),
-         else: {:error, error, s}
+      cond do
+        dropped?(error) ->
+          :ets.delete(s.table, query.name)
+          again(s, query, values, opts, error)
+
+        changed?(error) ->
+          forget(s, query)
+          again(s, query, values, opts, error)
+
+        true ->
+          if unfit?(error), do: forget(s, query)
+          {:error, error, s}
+      end
     end
+
+    # It is prepared on the server, but is not to be used any more.
+    defp forget(s, query), do: :ets.update_element(s.table, query.name, [{2, nil}, {3, nil}])
 
     defp again(%{status: :error} = s, _query, _values, _opts, error), do: {:error, error, s}
     defp again(s, query, values, opts, _error), do: prepare_and_run(s, query, values, opts)
@@ -173,6 +196,12 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     defp changed?(%{postgres: %{pg_code: "0A000", routine: "RevalidateCachedQuery"}}), do: true
     defp changed?(_), do: false
+
+    # The table has been changed so that the parameters' types are not those that it takes.
+    defp unfit?(%{postgres: %{code: code}}),
+      do: code in ~w(datatype_mismatch undefined_function indeterminate_datatype cannot_coerce)a
+
+    defp unfit?(_), do: false
 
     # The parameters' types are given, not found: values of others are not taken for them.
     defp prepare_and_run(s, query, values, opts) do
