@@ -41,7 +41,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     @impl true
     def init(config) do
       {:ok, child, meta} = Ecto.Adapters.SQL.init(@conn, :postgrex, config)
-      opts = Keyword.take(config, @defaults) ++ [causeway: config[:name] || config[:repo]]
+      opts = Keyword.take(config, @defaults) ++ [causeway: make_ref()]
       {:ok, child, %{meta | opts: meta.opts ++ opts}}
     end
 
