@@ -53,8 +53,6 @@ defmodule Causeway.EctoCase do
   defp name(_), do: nil
 
   if @here do
-    alias Causeway.PostgresServer
-
     defmodule Repo do
       @moduledoc false
       use Ecto.Repo, otp_app: :causeway, adapter: Causeway.Ecto.Adapter
@@ -84,12 +82,12 @@ defmodule Causeway.EctoCase do
     """
 
     @doc "A database with the table of items: options that connect to it."
-    def database(server \\ PostgresServer.shared()) do
+    def database(server \\ Causeway.PostgresServer.shared()) do
       for app <- [:ecto_sql, :postgrex, :causeway],
           do: {:ok, _} = Application.ensure_all_started(app)
 
-      options = PostgresServer.database!(server, log: false)
-      PostgresServer.psql!(server, @table, options[:database])
+      options = Causeway.PostgresServer.database!(server, log: false)
+      Causeway.PostgresServer.psql!(server, @table, options[:database])
       options
     end
 
