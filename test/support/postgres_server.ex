@@ -12,6 +12,9 @@ defmodule Causeway.PostgresServer do
   # of them with the VM, whatever it dies of: a shell that holds a pipe to the VM ends the server and removes the folder.
   use GenServer
 
+  # Examples use this before what they are about is compiled.
+  @compile {:no_warn_undefined, Causeway.Postgres.Program}
+
   @enforce_keys [:dir, :port, :keeper]
   defstruct [:dir, :port, :keeper]
 
@@ -49,13 +52,17 @@ defmodule Causeway.PostgresServer do
   @doc "Why there can be no cluster here, or none that the port program could connect to; nil if there can."
   @spec missing :: String.t() | nil
   def missing do
-    with {:ok, _} <- Causeway.Postgres.Program.path(),
-         {:ok, _} <- bin(),
-         {:ok, _} <- unprivileged() do
+    with {:ok, _} <- Causeway.Postgres.Program.path(), :ok <- startable() do
       nil
     else
       {:error, why} -> why
     end
+  end
+
+  @doc "Whether a cluster could be started, or why not."
+  @spec startable :: :ok | {:error, String.t()}
+  def startable do
+    with {:ok, _} <- bin(), {:ok, _} <- unprivileged(), do: :ok
   end
 
   @doc "The folder of the server's programs, or why there is none."
