@@ -93,6 +93,8 @@ defmodule Mix.Tasks.Compile.CausewayNif do
 
   @impl true
   def run(_args) do
+    look_again()
+
     case make("build") do
       0 ->
         # If this made priv, it is not linked into _build yet.
@@ -110,6 +112,11 @@ defmodule Mix.Tasks.Compile.CausewayNif do
         On macOS: xcode-select --install; brew install pkg-config xxhash libpq jemalloc
         """)
     end
+  end
+
+  # Which applications there are Mix asks once, and warns about the calls of those that come later by ERL_LIBS.
+  defp look_again do
+    File.rm(Path.join(Mix.Project.manifest_path(), "compile.app_tracer"))
   end
 
   @impl true
