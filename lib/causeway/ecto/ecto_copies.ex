@@ -75,10 +75,9 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     a savepoint keeps from the transaction.
     """
     def declare(s, query) do
-      with {:ok, _, _, s} <- savepoint(s, "SAVEPOINT causeway_copy"), do: open(s, query)
+      with {:ok, _, _, s} <- Statements.commands(s, ["SAVEPOINT causeway_copy"], []),
+           do: open(s, query)
     end
-
-    defp savepoint(s, sql), do: Statements.perform(s, [{:simple, sql}], sql, [])
 
     @doc "The next part."
     def fetch(%{copy: {:out, lines?}} = s, query) do
@@ -126,14 +125,15 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     end
 
     def deallocate(%{status: :transaction} = s) do
-      with {:ok, _, _, s} <- savepoint(s, "RELEASE SAVEPOINT causeway_copy"), do: {:ok, nil, s}
+      with {:ok, _, _, s} <- Statements.commands(s, ["RELEASE SAVEPOINT causeway_copy"], []),
+           do: {:ok, nil, s}
     end
 
     def deallocate(s), do: {:ok, nil, s}
 
     defp undo(s) do
-      sql = "ROLLBACK TO SAVEPOINT causeway_copy; RELEASE SAVEPOINT causeway_copy"
-      with {:ok, _, _, s} <- savepoint(s, sql), do: {:ok, nil, s}
+      undo = ["ROLLBACK TO SAVEPOINT causeway_copy", "RELEASE SAVEPOINT causeway_copy"]
+      with {:ok, _, _, s} <- Statements.commands(s, undo, []), do: {:ok, nil, s}
     end
 
     defp drain(s) do
@@ -269,9 +269,11 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     # ---- both ----
 
     defp begin(%{copy: nil} = s, body, statement, made) do
-      case Wire.take(s, body, 0) do
-        :ok -> begun(s, statement, made)
-        {:lost, why, _} -> lost(s, why)
+      with {:ok, s} <- Statements.begin(s) do
+        case Wire.take(s, body, 0) do
+          :ok -> begun(s, statement, made)
+          {:lost, why, _} -> lost(s, why)
+        end
       end
     end
 

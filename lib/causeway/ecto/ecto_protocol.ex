@@ -17,7 +17,8 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     alias Causeway.Postgres.{Options, Protocol, Types}
 
     @enforce_keys [:port, :keeper, :table, :id]
-    defstruct [:port, :keeper, :table, :id, :copy, status: :idle]
+    # With begin? the status is :transaction, but the server does not know yet: BEGIN goes along with the first statement.
+    defstruct [:port, :keeper, :table, :id, :copy, status: :idle, begin?: false]
 
     @type t :: %__MODULE__{
             port: port,
@@ -25,7 +26,8 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
             table: :ets.table(),
             id: pos_integer,
             copy: term,
-            status: :idle | :transaction | :error
+            status: :idle | :transaction | :error,
+            begin?: boolean
           }
 
     # ---- connecting ----
@@ -66,6 +68,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     defp refused(program, error) do
       Keeper.stop(program.keeper, program.port)
+      Wire.forget(program.port)
       {:error, error}
     end
 
@@ -124,10 +127,11 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     def handle_begin(opts, s) do
       case {mode(opts), s.status} do
         {:transaction, :idle} ->
-          with {:ok, s} <- Commits.wait(opts, s), do: command("BEGIN", opts, s)
+          with {:ok, s} <- Commits.wait(opts, s),
+               do: {:ok, unsaid(:begin, s), %{s | status: :transaction, begin?: true}}
 
         {:savepoint, :transaction} ->
-          command("SAVEPOINT causeway_savepoint", opts, s)
+          savepoint(["SAVEPOINT causeway_savepoint"], opts, s)
 
         {_, status} ->
           {status, s}
@@ -138,18 +142,26 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     def handle_commit(opts, s) do
       case {mode(opts), s.status} do
         {:transaction, :transaction} -> commit(opts, s)
-        {:savepoint, :transaction} -> command("RELEASE SAVEPOINT causeway_savepoint", opts, s)
+        {:savepoint, :transaction} -> savepoint(["RELEASE SAVEPOINT causeway_savepoint"], opts, s)
         {_, status} -> {status, s}
       end
     end
 
     defp commit(opts, s) do
       with {:ok, statement} <- commented("COMMIT", opts[:commit_comment], s) do
-        if Commits.wanted?(opts),
-          do: Commits.commit(statement, opts, s),
-          else: command(statement, opts, s)
+        cond do
+          s.begin? -> {:ok, unsaid(:commit, s), not_begun(s)}
+          Commits.wanted?(opts) -> Commits.commit(statement, opts, s)
+          true -> command(statement, opts, s)
+        end
       end
     end
+
+    # The transaction ends as it began: without a word to the server.
+    defp not_begun(s), do: %{s | status: :idle, begin?: false}
+
+    defp unsaid(command, s),
+      do: %Postgrex.Result{command: command, num_rows: 0, connection_id: s.id, messages: []}
 
     defp commented(statement, nil, _s), do: {:ok, statement}
 
@@ -171,15 +183,15 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
         {_, :idle} ->
           {:idle, s}
 
+        {:transaction, _} when s.begin? ->
+          {:ok, unsaid(:rollback, s), not_begun(s)}
+
         {:transaction, _} ->
           command("ROLLBACK", opts, s)
 
         {:savepoint, _} ->
-          command(
-            "ROLLBACK TO SAVEPOINT causeway_savepoint; RELEASE SAVEPOINT causeway_savepoint",
-            opts,
-            s
-          )
+          undo = "ROLLBACK TO SAVEPOINT causeway_savepoint"
+          savepoint([undo, "RELEASE SAVEPOINT causeway_savepoint"], opts, s)
       end
     end
 
@@ -188,13 +200,17 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     defp mode(opts), do: Keyword.get(opts, :mode, :transaction)
 
-    defp command(statement, opts, s) do
-      opts = Keyword.put(opts, :mode, :transaction)
+    defp command(statement, opts, s), do: s |> Statements.script(statement, opts) |> said()
 
-      with {:ok, ended, notices, s} <-
-             Statements.perform(s, [{:simple, statement}], statement, opts),
-           do: {:ok, Statements.result(List.last(ended), notices, s), s}
+    defp savepoint(commands, opts, s) do
+      opts = Keyword.put(opts, :mode, :transaction)
+      s |> Statements.commands(commands, opts) |> said()
     end
+
+    defp said({:ok, ended, notices, s}),
+      do: {:ok, Statements.result(List.last(ended), notices, s), s}
+
+    defp said(other), do: other
 
     # ---- statements ----
 

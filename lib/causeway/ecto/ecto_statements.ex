@@ -7,17 +7,18 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     # To the server, each has a name of its own: what Ecto gives a name to anew is another one there. So nothing is lost
     # when nobody knows any more whether a name is taken, as after an error.
     #
+    # A transaction's BEGIN goes along with whatever is first in it.
+    #
     # With `mode: :savepoint` a statement is put between a savepoint and its release, in the same round trip; if it
     # fails, one more goes back to the savepoint.
 
     alias Causeway.Ecto.{Bulk, Commits, Errors, Query, Wire}
     alias Causeway.Postgres.Protocol
 
+    @begin {:query, "BEGIN", "", "", "", 1}
     @savepoint {:query, "SAVEPOINT causeway_query", "", "", "", 1}
     @release {:query, "RELEASE SAVEPOINT causeway_query", "", "", "", 1}
-    @undo [
-      {:simple, "ROLLBACK TO SAVEPOINT causeway_query; RELEASE SAVEPOINT causeway_query"}
-    ]
+    @undo [{:query, "ROLLBACK TO SAVEPOINT causeway_query", "", "", "", 1}, @release]
 
     # ---- preparing ----
 
@@ -258,6 +259,12 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       end
     end
 
+    @doc "Runs commands that have neither parameters nor rows: how each ended."
+    def commands(s, commands, opts) do
+      steps = for command <- commands, do: {:query, command, "", "", "", 1}
+      perform(s, steps, hd(commands), opts)
+    end
+
     @doc "Runs SQL of any number of statements, without parameters: how each ended."
     def script(s, sql, opts), do: perform(s, [{:simple, sql}], sql, opts)
 
@@ -307,6 +314,18 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       end
     end
 
+    # What is simple goes alone.
+    defp plain(%{begin?: true, copy: nil} = s, [{:simple, _}] = steps, statement, opts) do
+      with {:ok, s} <- begin(s), do: plain(s, steps, statement, opts)
+    end
+
+    defp plain(%{begin?: true, copy: nil} = s, steps, statement, opts) do
+      case plain(%{s | begin?: false}, [@begin | steps], statement, opts) do
+        {:ok, [_ | ended], notices, s} -> {:ok, ended, notices, s}
+        other -> begun(other)
+      end
+    end
+
     defp plain(%{copy: nil} = s, steps, statement, opts) do
       case Wire.run(s, steps, Keyword.get(opts, :cancel_after, 0)) do
         {:ok, answer, s} ->
@@ -326,6 +345,20 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
       {:error, ArgumentError.exception(message), s}
     end
+
+    @doc "Says BEGIN if it is still to be said, for what cannot go along with it."
+    def begin(%{begin?: false} = s), do: {:ok, s}
+
+    def begin(s) do
+      case plain(%{s | begin?: false}, [@begin], "BEGIN", []) do
+        {:ok, _, _, s} -> {:ok, s}
+        other -> begun(other)
+      end
+    end
+
+    # Without its transaction, what comes next would be one of its own.
+    defp begun({:error, error, %{status: :idle} = s}), do: {:disconnect, error, s}
+    defp begun(other), do: other
 
     defp saved(s, steps, statement, opts) do
       case plain(s, [@savepoint | steps] ++ [@release], statement, opts) do

@@ -66,6 +66,10 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       {:lost, why || kept || @gone, %{answer | ended: ended}}
     end
 
+    # What the server says of a transaction that it has not been told of does not count.
+    defp finished(%{begin?: true} = connection, answer, _state),
+      do: {:ok, in_order(answer), connection}
+
     defp finished(%{status: status} = connection, answer, state) do
       case status(state) do
         ^status -> {:ok, in_order(answer), connection}
@@ -149,6 +153,16 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
         {^port, _} = message ->
           send(keeper, message)
           forward(port, keeper)
+      after
+        0 -> :ok
+      end
+    end
+
+    @doc "What a program has said that was closed by its owner is of no interest any more."
+    @spec forget(port) :: :ok
+    def forget(port) do
+      receive do
+        {^port, _} -> forget(port)
       after
         0 -> :ok
       end
