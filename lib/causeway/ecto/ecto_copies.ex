@@ -41,13 +41,15 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     @doc "Runs COPY ... TO STDOUT to its end; rows are what it gives."
     def read(s, query, opts) do
-      with {:ok, query, _cursor, s} <- open(s, query), do: read_all(s, query, opts, [])
+      Statements.alone(s, opts, fn s ->
+        with {:ok, query, _cursor, s} <- open(s, query), do: read_all(s, query, [])
+      end)
     end
 
-    defp read_all(s, query, opts, parts) do
+    defp read_all(s, query, parts) do
       case fetch(s, query) do
         {:cont, %{rows: rows}, s} ->
-          read_all(s, query, opts, [rows | parts])
+          read_all(s, query, [rows | parts])
 
         {:halt, result, s} ->
           rows = Enum.concat(Enum.reverse(parts, [result.rows]))

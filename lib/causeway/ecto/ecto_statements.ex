@@ -266,7 +266,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     end
 
     @doc "Runs SQL of any number of statements, without parameters: how each ended."
-    def script(s, sql, opts), do: perform(s, [{:simple, sql}], sql, opts)
+    def script(s, sql, opts), do: alone(s, opts, &plain(&1, [{:simple, sql}], sql, opts))
 
     # ---- results ----
 
@@ -367,6 +367,32 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
         other -> other
       end
     end
+
+    @doc """
+    Calls a function for what no other step can go along with; a savepoint and its release are round trips then. It
+    gives four elements when all is well.
+    """
+    def alone(s, opts, fun) do
+      case Keyword.get(opts, :mode, :transaction) do
+        :transaction -> fun.(s)
+        :savepoint when s.status == :transaction -> saved_alone(s, fun)
+        :savepoint -> {:error, DBConnection.TransactionError.exception(s.status), s}
+      end
+    end
+
+    defp saved_alone(s, fun) do
+      with {:ok, _, _, s} <- plain(s, [@savepoint], "SAVEPOINT", []) do
+        case fun.(s) do
+          {:ok, one, other, s} -> with {:ok, s} <- release(s), do: {:ok, one, other, s}
+          {:error, error, %{status: :error} = s} -> undo(s, error)
+          {:error, error, s} -> with {:ok, s} <- release(s), do: {:error, error, s}
+          disconnect -> disconnect
+        end
+      end
+    end
+
+    defp release(s),
+      do: with({:ok, _, _, s} <- plain(s, [@release], "RELEASE SAVEPOINT", []), do: {:ok, s})
 
     defp undo(s, error) do
       case Wire.run(s, @undo) do
