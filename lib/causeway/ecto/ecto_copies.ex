@@ -42,7 +42,8 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     @doc "Runs COPY ... TO STDOUT to its end; rows are what it gives."
     def read(s, query, opts) do
       Statements.alone(s, opts, fn s ->
-        with {:ok, query, _cursor, s} <- open(s, query), do: read_all(s, query, [])
+        with {:ok, query, _cursor, s} <- open(s, query, Keyword.get(opts, :cancel_after, 0)),
+             do: read_all(s, query, [])
       end)
     end
 
@@ -60,16 +61,12 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       end
     end
 
-    defp open(s, query) do
-      s
-      |> begin(Protocol.copy_out(query.statement, 1), query.statement, fn format, _window ->
-        # Of CSV, a line's end may be within a value.
-        {:out, format == 0 and not (query.statement =~ ~r/\bcsv\b/i)}
-      end)
-      |> case do
-        {:ok, s} -> {:ok, query, nil, s}
-        other -> other
-      end
+    defp open(s, %{statement: statement} = query, timeout) do
+      # Of CSV, a line's end may be within a value.
+      made = fn format, _window -> {:out, format == 0 and not (statement =~ ~r/\bcsv\b/i)} end
+
+      with {:ok, s} <- begin(s, Protocol.copy_out(statement, 1), timeout, statement, made),
+           do: {:ok, query, nil, s}
     end
 
     @doc """
@@ -78,7 +75,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     """
     def declare(s, query) do
       with {:ok, _, _, s} <- Statements.commands(s, ["SAVEPOINT causeway_copy"], []),
-           do: open(s, query)
+           do: open(s, query, 0)
     end
 
     @doc "The next part."
@@ -160,14 +157,10 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     @doc "What a stream that is collected into says."
     def write(s, copy, :begin, _opts) do
-      s
-      |> begin(Protocol.copy_in(copy.statement), copy.statement, fn _format, window ->
-        {:in, window, window}
-      end)
-      |> case do
-        {:ok, s} -> {:ok, copy, copy, s}
-        other -> other
-      end
+      made = fn _format, window -> {:in, window, window} end
+
+      with {:ok, s} <- begin(s, Protocol.copy_in(copy.statement), 0, copy.statement, made),
+           do: {:ok, copy, copy, s}
     end
 
     def write(%{copy: {:in, _, _}} = s, copy, {:data, data}, _opts) do
@@ -270,16 +263,16 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     # ---- both ----
 
-    defp begin(%{copy: nil} = s, body, statement, made) do
+    defp begin(%{copy: nil} = s, body, timeout, statement, made) do
       with {:ok, s} <- Statements.begin(s) do
-        case Wire.take(s, body, 0) do
+        case Wire.take(s, body, timeout) do
           :ok -> begun(s, statement, made)
           {:lost, why, _} -> lost(s, why)
         end
       end
     end
 
-    defp begin(s, _body, statement, _made) do
+    defp begin(s, _body, _timeout, statement, _made) do
       message =
         "connection is locked copying to or from the database and can not execute #{inspect(statement)}"
 

@@ -158,6 +158,9 @@ defmodule Causeway.Ecto.StreamsTest do
       assert {:error, %Postgrex.Error{postgres: %{code: :undefined_table}}} =
                Repo.query("copy nothing to stdout")
 
+      assert {:error, %Postgrex.Error{postgres: %{code: :query_canceled}}} =
+               Repo.query("copy (select pg_sleep(30)) to stdout", [], cancel_after: 50)
+
       assert {:error, %Postgrex.Error{postgres: %{code: :division_by_zero}}} =
                Repo.query(
                  "copy (select 1 / (3000 - i) from generate_series(1, 5000) i) to stdout"
