@@ -216,6 +216,14 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     @impl true
     def handle_prepare(%Script{} = script, _opts, s), do: {:ok, script, s}
+
+    # Postgrex's own functions, such as Postgrex.query!/3 as `:after_connect`.
+    def handle_prepare(%Postgrex.Query{} = query, opts, s) do
+      keep = query.name != ""
+      own = %{Query.new(query.statement) | name: query.name, keep: keep}
+      Statements.prepare(s, own, opts)
+    end
+
     def handle_prepare(query, opts, s), do: Statements.prepare(s, query, opts)
 
     @impl true

@@ -33,6 +33,14 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     @type t :: %__MODULE__{}
 
+    @doc "A statement of which only the text is known."
+    @spec new(iodata) :: t
+    def new(statement) do
+      statement = IO.iodata_to_binary(statement)
+      kind = if first_word(statement) == "copy", do: :copy, else: :prepared
+      %__MODULE__{statement: statement, kind: kind}
+    end
+
     @doc "With what the server has said of it."
     @spec described(t, Types.t(), [non_neg_integer], list, Types.fetch()) ::
             {:ok, t} | {:error, term}

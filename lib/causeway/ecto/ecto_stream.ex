@@ -9,11 +9,9 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       alias Causeway.Ecto.Query
 
       def reduce(stream, acc, fun) do
-        kind = if Query.first_word(stream.statement) == "copy", do: :copy, else: :prepared
-
         stream = %DBConnection.PrepareStream{
           conn: stream.conn,
-          query: %Query{statement: stream.statement, kind: kind},
+          query: Query.new(stream.statement),
           params: stream.params,
           opts: stream.opts
         }

@@ -331,6 +331,29 @@ defmodule Causeway.Ecto.AdapterTest do
     end
 
     @tag :no_pool
+    test "Postgrex's functions, as Ecto's guides have them after connecting", %{options: options} do
+      set = {Postgrex, :query!, ["set application_name = 'theirs'", []]}
+      repo = use_pool(Repo, [name: nil, after_connect: set] ++ options)
+      assert Repo.query!("show application_name").rows == [["theirs"]]
+
+      %{pid: pool} = Ecto.Adapter.lookup_meta(repo)
+
+      assert %{rows: [[2]], columns: ["n"]} =
+               Postgrex.query!(pool, "select $1::int + 1 as n", [1])
+
+      for _ <- 1..2,
+          do: assert(%{rows: [[3]]} = Postgrex.query!(pool, "select 3", [], cache_statement: "3"))
+
+      assert {:error, %Postgrex.Error{}} = Postgrex.query(pool, "select 1/0", [])
+      assert %{rows: ["1\n"]} = Postgrex.query!(pool, "copy (select 1) to stdout", [])
+
+      assert {:ok, [%{rows: [[1]]}]} =
+               Postgrex.transaction(pool, fn conn ->
+                 conn |> Postgrex.stream("select 1", []) |> Enum.to_list()
+               end)
+    end
+
+    @tag :no_pool
     test "a password in a connection string is not shown to other programs" do
       opts = [conninfo: "postgresql://postgres:secret@127.0.0.1/x", database: "x"]
 

@@ -5,14 +5,14 @@ defmodule Causeway.Ecto.FaultTest do
   # CAUSEWAY_CONNECTS is how many faults the last test makes (200); `make soak` makes 10,000.
   use Causeway.EctoCase, async: false
 
-  import Causeway.Eventually
-
   @moduletag timeout: :infinity
   @moduletag :no_pool
-  @faults String.to_integer(System.get_env("CAUSEWAY_CONNECTS") || "200")
 
   with_ecto do
+    import Causeway.Eventually
     import ExUnit.CaptureLog
+
+    @faults String.to_integer(System.get_env("CAUSEWAY_CONNECTS") || "200")
 
     setup do
       server = PostgresServer.start!()
