@@ -6,7 +6,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     @behaviour Ecto.Adapters.SQL.Connection
 
-    alias Causeway.Ecto.{Bulk, ConnectOptions, Query, Scripts}
+    alias Causeway.Ecto.{Bulk, ConnectOptions, Cursors, Query, Scripts}
     alias Ecto.Adapters.Postgres.Connection, as: Generator
 
     @impl true
@@ -46,6 +46,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     @impl true
     def prepare_execute(conn, name, sql, params, opts) do
+      ConnectOptions.check_deadline!(opts)
       query = %Query{name: name(name, opts), statement: commented(sql, opts)}
 
       with :ok <- sendable(params),
@@ -72,6 +73,8 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     @impl true
     def query(conn, sql, params, opts) do
+      ConnectOptions.check_deadline!(opts)
+
       with :ok <- sendable(params),
            {:ok, _query, result} <- prepared(conn, sql, params, opts),
            do: {:ok, result}
@@ -107,6 +110,8 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     @impl true
     def execute(conn, %Query{ref: ref} = query, params, opts) do
+      ConnectOptions.check_deadline!(opts)
+
       case execute_prepared(conn, query, params, opts) do
         {:ok, %{ref: ^ref}, result} -> {:ok, result}
         {:ok, _, _} = anew -> anew
@@ -131,10 +136,15 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     defp reset?(_), do: false
 
     @impl true
-    def query_many(conn, sql, params, opts), do: Scripts.run(conn, sql, list!(params), opts)
+    def query_many(conn, sql, params, opts) do
+      ConnectOptions.check_deadline!(opts)
+      Scripts.run(conn, sql, list!(params), opts)
+    end
 
     @impl true
     def stream(conn, sql, params, opts) do
+      ConnectOptions.check_deadline!(opts)
+      Cursors.check_max_rows!(opts)
       statement = IO.iodata_to_binary(sql)
       %Causeway.Ecto.Stream{conn: conn, statement: statement, params: list!(params), opts: opts}
     end

@@ -11,8 +11,24 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     @doc "Raises an `ArgumentError` that names an option that cannot be."
     def check!(opts) do
+      check_deadline!(opts)
       opts |> known() |> Options.split!()
       :ok
+    end
+
+    @doc "The same of `:cancel_after`, which may stand in a repository's configuration and with each query."
+    def check_deadline!(opts) do
+      case Keyword.get(opts, :cancel_after) do
+        none when none in [nil, :infinity] ->
+          :ok
+
+        ms when is_integer(ms) and ms > 0 and ms <= 0xFFFFFFFF ->
+          :ok
+
+        other ->
+          raise ArgumentError,
+                "option :cancel_after: expected a number of milliseconds, from 1, or :infinity, got #{inspect(other)}"
+      end
     end
 
     @doc "The options, with those of older names in the newer ones."

@@ -36,8 +36,15 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     defp many?(rows, meta, opts) do
       case Keyword.get(opts, :bulk, Keyword.get(meta.opts, :bulk, @from)) do
-        false -> false
-        n -> opts[:comment] == nil and Enum.drop(rows, n - 1) != []
+        false ->
+          false
+
+        n when is_integer(n) and n > 0 ->
+          opts[:comment] == nil and Enum.drop(rows, n - 1) != []
+
+        other ->
+          raise ArgumentError,
+                "option :bulk: expected a number of rows, from 1, or false, got #{inspect(other)}"
       end
     end
 

@@ -64,10 +64,17 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     end
 
     defp wait_for(lsn, opts, s) do
-      limit = Keyword.get(opts, :after_timeout, 5_000)
+      limit = limit!(Keyword.get(opts, :after_timeout, 5_000))
       poll(s, Commit.lsn!(lsn), System.monotonic_time(:millisecond) + limit, limit, 1)
     rescue
       error in ArgumentError -> {:error, error, s}
+    end
+
+    defp limit!(ms) when is_integer(ms) and ms >= 0, do: ms
+
+    defp limit!(other) do
+      raise ArgumentError,
+            "option :after_timeout: expected a number of milliseconds, got #{inspect(other)}"
     end
 
     defp poll(s, lsn, deadline, limit, pause) do

@@ -42,7 +42,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     @doc "Runs COPY ... TO STDOUT to its end; rows are what it gives."
     def read(s, query, opts) do
       Statements.alone(s, opts, fn s ->
-        with {:ok, query, _cursor, s} <- open(s, query, Keyword.get(opts, :cancel_after, 0)),
+        with {:ok, query, _cursor, s} <- open(s, query, Statements.deadline(opts)),
              do: read_all(s, query, [])
       end)
     end

@@ -7,9 +7,19 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     alias Causeway.Ecto.{Query, Statements}
 
+    # How many rows a part has; 0 is all of them in one, as Postgrex has it.
     defstruct [:name, :max_rows, :first]
 
     @max_rows 500
+
+    @doc "Raises an `ArgumentError` unless the option `:max_rows` can be."
+    def check_max_rows!(opts) do
+      n = Keyword.get(opts, :max_rows, @max_rows)
+
+      (is_integer(n) and n >= 0) ||
+        raise ArgumentError,
+              "option :max_rows: expected a number of rows, or 0 for all at once, got #{inspect(n)}"
+    end
 
     def declare(s, query, values, opts) do
       case Query.first_word(query.statement) do
@@ -42,9 +52,11 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     end
 
     defp fetch_step(query, cursor) do
-      sql = "FETCH FORWARD #{cursor.max_rows} FROM #{cursor.name}"
-      {:query, sql, "", "", "", query.format}
+      {:query, "FETCH #{rows(cursor.max_rows)} FROM #{cursor.name}", "", "", "", query.format}
     end
+
+    defp rows(0), do: "ALL"
+    defp rows(n), do: "FORWARD #{n}"
 
     defp run(s, query, values, opts) do
       with {:ok, query, result, s} <- Statements.execute(s, query, values, opts),
@@ -70,7 +82,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     defp part(s, query, cursor, {:ok, _, frames, _} = ended, notices) do
       result = %{Statements.result(ended, notices, s) | command: :select, columns: query.columns}
-      more = if result.num_rows < cursor.max_rows, do: :halt, else: :cont
+      more = if cursor.max_rows in 1..result.num_rows//1, do: :cont, else: :halt
       {more, {:frames, frames, result}, s}
     end
 

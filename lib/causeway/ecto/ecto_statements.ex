@@ -327,7 +327,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     end
 
     defp plain(%{copy: nil} = s, steps, statement, opts) do
-      case Wire.run(s, steps, Keyword.get(opts, :cancel_after, 0)) do
+      case Wire.run(s, steps, deadline(opts)) do
         {:ok, answer, s} ->
           case failure(answer.ended) do
             nil -> {:ok, answer.ended, answer.notices, s}
@@ -412,6 +412,14 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       if error.postgres[:code] in option(s, :disconnect_on),
         do: {:disconnect, error, s},
         else: {:error, error, s}
+    end
+
+    @doc "Milliseconds until the server is told to cancel, as a request has them."
+    def deadline(opts) do
+      case Keyword.get(opts, :cancel_after) do
+        ms when is_integer(ms) -> ms
+        _ -> 0
+      end
     end
 
     @doc "One of the connection's options."

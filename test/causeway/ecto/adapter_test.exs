@@ -204,6 +204,42 @@ defmodule Causeway.Ecto.AdapterTest do
                end)
     end
 
+    @tag pool: [pool_size: 1]
+    test "options that cannot be cost no connection" do
+      pid = fn -> Repo.query!("select pg_backend_pid()").rows end
+      before = pid.()
+      all = fn opts -> Repo.all(Item, opts) end
+
+      stream = fn opts ->
+        Repo.transaction(fn -> Item |> Repo.stream(opts) |> Enum.to_list() end)
+      end
+
+      for {fun, opts} <- [
+            {all, [cancel_after: "50"]},
+            {all, [cancel_after: 0]},
+            {&Repo.query!("select 1", [], &1), [cancel_after: -1]},
+            {&Repo.query_many!("select 1", [], &1), [cancel_after: 1.5]},
+            {&Repo.insert!(%Item{}, &1), [cancel_after: true]},
+            {stream, [cancel_after: "50"]},
+            {stream, [max_rows: -1]},
+            {all, [after: "0/1", after_timeout: "1"]},
+            {&Repo.transaction(fn -> flunk("begun") end, &1), [after: "0/1", after_timeout: -1]},
+            {&Repo.insert_all(Item, [%{price: 1}], &1), [bulk: true]},
+            {&Repo.insert_all(Item, [%{price: 1}], &1), [bulk: 0]}
+          ] do
+        name = opts |> List.last() |> elem(0)
+
+        assert_raise ArgumentError, ~r/option #{inspect(name)}: expected .*, got/, fn ->
+          fun.(opts)
+        end
+
+        assert pid.() == before
+      end
+
+      assert {:ok, []} = stream.(max_rows: 0)
+      assert all.(cancel_after: :infinity) == []
+    end
+
     test "the server's own timeout is its error" do
       assert {:error, %Postgrex.Error{postgres: %{code: :query_canceled, message: message}}} =
                Repo.checkout(fn ->
@@ -278,6 +314,7 @@ defmodule Causeway.Ecto.AdapterTest do
               [[prepare: :never], ~r/option :prepare/],
               [[sslmode: %{}], ~r/option :sslmode/],
               [[search_path: "x"], ~r/option :search_path: expected a list/],
+              [[cancel_after: "1"], ~r/option :cancel_after: expected/],
               [[log: :loud], ~r/invalid value for :log/]
             ]
             |> Enum.map(&List.to_tuple/1) do
