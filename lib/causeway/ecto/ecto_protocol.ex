@@ -7,8 +7,10 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     # The state is copied out of the pool's table and back for each call, so it is small. All that is needed seldom is in
     # the connection's own table:
     #
-    #     {name, ref, query}    a prepared statement: which of that name, and all of it if it is to be kept
-    #     {:types, types}       {:options, options}
+    #     {name, ref, server_name}     a prepared statement: which of that name, and what it is called there
+    #     {{:query, name}, query}      all of it, if Ecto makes it anew each time
+    #     {{:cursor, name}}            whose first part was given
+    #     {:types, types}  {:options, options}
 
     use DBConnection
 

@@ -27,7 +27,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       do: {:ok, query, s}
 
     def prepare(s, %Query{} = query, opts) do
-      query = if option(s, :prepare) == :unnamed, do: %{query | name: ""}, else: query
+      query = named(s, query)
 
       case query.ref == nil && kept(s, query) do
         %Query{} = kept -> {:ok, kept, s}
@@ -36,11 +36,16 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       end
     end
 
+    defp named(_s, %{name: ""} = query), do: query
+
+    defp named(s, query),
+      do: if(option(s, :prepare) == :unnamed, do: %{query | name: ""}, else: query)
+
     defp kept(_s, %{name: ""}), do: nil
 
     defp kept(s, %{name: name, statement: statement}) do
-      case :ets.lookup(s.table, name) do
-        [{_, _, %{statement: ^statement} = query, _}] -> query
+      case :ets.lookup(s.table, {:query, name}) do
+        [{_, %{statement: ^statement} = query}] -> query
         _ -> nil
       end
     end
@@ -71,7 +76,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     defp close_old(s, query) do
       case :ets.take(s.table, query.name) do
-        [{_, _, _, name}] when name != nil -> [{:close, name}]
+        [{_, _, name}] -> [{:close, name}]
         _ -> []
       end
     end
@@ -91,13 +96,13 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     # Not yet prepared, but known.
     defp remember(s, query, nil) do
-      :ets.insert(s.table, {query.name, nil, query, nil})
+      :ets.insert(s.table, {{:query, query.name}, query})
       query
     end
 
     defp remember(s, query, name) do
-      :ets.insert(s.table, {query.name, query.ref, if(query.keep, do: query), name})
-      query
+      :ets.insert(s.table, {query.name, query.ref, name})
+      if query.keep, do: remember(s, query, nil), else: query
     end
 
     # How types are looked up that are not known yet. The connection's state does not change by it: an error would
@@ -151,7 +156,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     def execute(s, %Query{ref: ref} = query, values, opts) do
       case :ets.lookup(s.table, query.name) do
-        [{_, ^ref, _, name}] -> run(s, query, name, values, opts)
+        [{_, ^ref, name}] -> run(s, query, name, values, opts)
         _ -> prepare_and_run(s, query, values, opts)
       end
     end
@@ -186,7 +191,10 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     end
 
     # It is prepared on the server, but is not to be used any more.
-    defp forget(s, query), do: :ets.update_element(s.table, query.name, [{2, nil}, {3, nil}])
+    defp forget(s, query) do
+      :ets.update_element(s.table, query.name, {2, nil})
+      :ets.delete(s.table, {:query, query.name})
+    end
 
     defp again(%{status: :error} = s, _query, _values, _opts, error), do: {:error, error, s}
     defp again(s, query, values, opts, _error), do: prepare_and_run(s, query, values, opts)
