@@ -212,7 +212,7 @@ if Code.ensure_loaded?(Causeway.Ecto.Adapter) do
       line("ecto", name, ours, "us", [{"Postgres", theirs}])
     end
 
-    defp rounds, do: if(quick?(), do: 3, else: 15)
+    defp rounds, do: if(quick?(), do: 3, else: 7)
 
     defp medians(turns), do: turns |> Enum.zip() |> Enum.map(&(&1 |> Tuple.to_list() |> median()))
 

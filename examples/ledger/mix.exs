@@ -18,7 +18,7 @@ defmodule Ledger.MixProject do
   end
 
   def application do
-    [mod: {Ledger, []}, extra_applications: [:logger, :ecto_sql, :postgrex]]
+    [mod: {LedgerApp, []}, extra_applications: [:logger, :ecto_sql, :postgrex]]
   end
 
   defp hex do

@@ -13,7 +13,8 @@ config :ledger, Ledger.Repo,
 config :logger, level: :info
 
 if config_env() == :test do
-  config :ledger, Ledger.Repo, pool: Ecto.Adapters.SQL.Sandbox
+  # Tests that open accounts of the same number wait for each other, as anybody would.
+  config :ledger, Ledger.Repo, pool: Ecto.Adapters.SQL.Sandbox, timeout: 60_000
   config :logger, level: :warning
 end
 

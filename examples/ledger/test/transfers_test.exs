@@ -25,6 +25,11 @@ defmodule Ledger.TransfersTest do
     accounts(%{"ADA" => 100, "BOB" => 0})
     {:ok, _} = Accounts.open(%{number: "TOK", name: "Tokyo", currency: :JPY}, "me")
 
+    # As a form would have it.
+    form = %{"from" => "ADA", "to" => "ADA", "amount" => "1"}
+    assert {:error, changeset} = Transfers.make(form, "me")
+    assert errors(changeset) == %{to: ["is where it comes from"]}
+
     assert {:error, changeset} = move("ADA", "ADA", -1)
 
     assert %{amount: ["must be greater than" <> _], to: ["is where it comes from"]} =

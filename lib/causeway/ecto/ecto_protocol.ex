@@ -1,8 +1,8 @@
 if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
   defmodule Causeway.Ecto.Protocol do
     @moduledoc false
-    # DBConnection over the port program: what the pool holds, and what a client does with it. See docs/ecto.md for the
-    # way that a query goes.
+    # DBConnection over the port program: what the pool holds, and what a client does with it. See docs/ecto_path.md for
+    # the way that a query goes.
     #
     # The state is copied out of the pool's table and back for each call, so it is small. All that is needed seldom is in
     # the connection's own table:

@@ -13,13 +13,14 @@ defmodule Causeway.Ecto.LedgerTest do
   File.cd!(root)
   {:ok, _} = Application.ensure_all_started(:mix)
   Mix.env(:test)
+  Logger.configure(level: :warning)
   for {app, keys} <- Config.Reader.read!("config/config.exs", env: :test), {key, value} <- keys,
     do: Application.put_env(app, key, value, persistent: true)
   {:ok, _, _} = ["lib/**/*.ex", "test/support/*.ex"] |> Enum.flat_map(&Path.wildcard/1) |> Kernel.ParallelCompiler.compile()
   for app <- [:ecto_sql, :postgrex, :causeway], do: {:ok, _} = Application.ensure_all_started(app)
   adapter = Ledger.Repo.__adapter__()
   :ok = adapter.storage_up(Ledger.Repo.config())
-  {:ok, _} = Ledger.start(nil, nil)
+  {:ok, _} = LedgerApp.start(nil, nil)
   options = [all: true, log: false]
   migrate = fn direction, options -> Ecto.Migrator.run(Ledger.Repo, "priv/repo/migrations", direction, options) end
   Ecto.Adapters.SQL.Sandbox.unboxed_run(Ledger.Repo, fn ->

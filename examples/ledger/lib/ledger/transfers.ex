@@ -8,14 +8,14 @@ defmodule Ledger.Transfers do
   """
   import Ecto.Query
   alias Ecto.Multi
-  alias Ledger.{Account, Audit, Entry, Repo, Request, Tags, Transfer}
+  alias Ledger.{Account, Audit, Entry, Repo, Tags, Transfer, TransferRequest}
 
   @doc """
   Moves `%{from:, to:, amount:}` between accounts, given by their numbers. A `:memo`, `:tags` and a `:reference`, by
   which the transfer is made once only, are optional.
   """
   def make(attrs, actor) do
-    with {:ok, request} <- Ecto.Changeset.apply_action(Request.changeset(attrs), :insert) do
+    with {:ok, request} <- Ecto.Changeset.apply_action(TransferRequest.changeset(attrs), :insert) do
       sides = %{request.from => Decimal.negate(request.amount), request.to => request.amount}
       move(sides, Map.take(request, [:memo, :reference]), request.tags, {actor, :transferred})
     end

@@ -1,4 +1,4 @@
-defmodule Ledger do
+defmodule LedgerApp do
   @moduledoc """
   A small set of books, with double entries: every transfer takes from one account what it gives to another.
 

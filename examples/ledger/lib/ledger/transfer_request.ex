@@ -1,4 +1,4 @@
-defmodule Ledger.Request do
+defmodule Ledger.TransferRequest do
   @moduledoc "What a transfer is asked for with; not a table."
   use Ecto.Schema
   import Ecto.Changeset
@@ -18,8 +18,15 @@ defmodule Ledger.Request do
     |> cast(attrs, __schema__(:fields))
     |> validate_required([:from, :to, :amount])
     |> validate_number(:amount, greater_than: 0)
-    |> validate_change(:to, fn :to, to ->
-      if to == attrs[:from], do: [to: "is where it comes from"], else: []
-    end)
+    |> validate_elsewhere()
+  end
+
+  # Attributes of a form have names that are strings: the changeset knows them by one.
+  defp validate_elsewhere(changeset) do
+    to = get_field(changeset, :to)
+
+    if to && to == get_field(changeset, :from),
+      do: add_error(changeset, :to, "is where it comes from"),
+      else: changeset
   end
 end

@@ -1,4 +1,4 @@
-defmodule Ledger.Event do
+defmodule Ledger.AuditEvent do
   @moduledoc "A line of the audit trail."
   use Ecto.Schema
 
