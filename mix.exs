@@ -10,7 +10,7 @@ defmodule Causeway.MixProject do
 
   # What Causeway works with when it is there: an application, a module that tells, its versions.
   @integrations [
-    {:decimal, Decimal, "~> 2.0"},
+    {:decimal, Decimal, "~> 2.0 or ~> 3.0"},
     {:ecto, Ecto, "~> 3.10"},
     {:ecto_sql, Ecto.Adapters.SQL, "~> 3.10"},
     {:jason, Jason, "~> 1.4"},

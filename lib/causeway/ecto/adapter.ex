@@ -51,7 +51,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     def insert_all(meta, schema, header, rows, on_conflict, returning, placeholders, opts) do
       all = {meta, schema, header, rows, on_conflict, returning, placeholders, opts}
 
-      with :unsuited <- Bulk.insert_all(@conn, all),
+      with :unsuited <- Bulk.insert_all(all),
            do: super(meta, schema, header, rows, on_conflict, returning, placeholders, opts)
     end
 

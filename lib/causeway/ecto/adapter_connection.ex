@@ -27,9 +27,16 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     defdelegate update_all(query, prefix), to: Generator
     @impl true
     defdelegate delete_all(query), to: Generator
-    @impl true
-    defdelegate insert(prefix, table, header, rows, on_conflict, returning, placeholders),
-      to: Generator
+    # Since ecto_sql 3.14 with the options.
+    if {:insert, 8} in Ecto.Adapters.SQL.Connection.behaviour_info(:callbacks) do
+      @impl true
+      defdelegate insert(prefix, table, header, rows, on_conflict, returning, placeholders, opts),
+        to: Generator
+    else
+      @impl true
+      defdelegate insert(prefix, table, header, rows, on_conflict, returning, placeholders),
+        to: Generator
+    end
 
     @impl true
     defdelegate update(prefix, table, fields, filters, returning), to: Generator

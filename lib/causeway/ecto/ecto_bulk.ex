@@ -14,21 +14,22 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     # themselves, conflicts with parameters) ecto_sql's form does it.
 
     alias Causeway.Ecto.{Query, Statements}
+    alias Ecto.Adapters.Postgres.Connection, as: Generator
     alias Ecto.Adapters.SQL
 
     @from 100
 
     @doc "Inserts, or says that it is not for this."
-    @spec insert_all(module, tuple) :: {non_neg_integer, [[term]] | nil} | :unsuited
-    def insert_all(conn, {meta, schema, header, rows, on_conflict, returning, placeholders, opts}) do
+    @spec insert_all(tuple) :: {non_neg_integer, [[term]] | nil} | :unsuited
+    def insert_all({meta, schema, header, rows, on_conflict, returning, placeholders, opts}) do
       with true <- placeholders == [] and elem(on_conflict, 1) == [] and header != [],
            true <- is_list(rows) and many?(rows, meta, opts),
            false <- known_unsuited?(meta, schema.source, header),
            columns when is_list(columns) <- columns(header, rows) do
-        one =
-          conn.insert(schema.prefix, schema.source, header, [header], on_conflict, returning, [])
+        %{prefix: prefix, source: source} = schema
+        one = Generator.insert(prefix, source, header, [header], on_conflict, returning, [])
 
-        insert(meta, schema.source, header, IO.iodata_to_binary(one), columns, opts)
+        insert(meta, source, header, IO.iodata_to_binary(one), columns, opts)
       else
         _ -> :unsuited
       end
