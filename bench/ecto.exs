@@ -127,7 +127,7 @@ if Code.ensure_loaded?(Causeway.Ecto.Adapter) do
             {"Repo.get, 16 processes on a pool of 8", &(%Item{} = &1.get(Item, 500))},
             {"Repo.all of 100 rows, 16 processes on a pool of 8", &all(&1, 100)}
           ] do
-        n = if quick?(), do: 50, else: 500
+        n = if quick?(), do: 50, else: 200
         run = fn repo -> parallel(16, fn _ -> repeat(repo, fun, n) end) end
         Enum.each(@repos, run)
 
