@@ -202,11 +202,12 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     defp mode(opts), do: Keyword.get(opts, :mode, :transaction)
 
-    defp command(statement, opts, s), do: s |> Statements.script(statement, opts) |> said()
+    defp command(statement, opts, s),
+      do: unless_closed(s, fn -> s |> Statements.script(statement, opts) |> said() end)
 
     defp savepoint(commands, opts, s) do
       opts = Keyword.put(opts, :mode, :transaction)
-      s |> Statements.commands(commands, opts) |> said()
+      unless_closed(s, fn -> s |> Statements.commands(commands, opts) |> said() end)
     end
 
     defp said({:ok, ended, notices, s}),
@@ -223,26 +224,38 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     def handle_prepare(%Postgrex.Query{} = query, opts, s) do
       keep = query.name != ""
       own = %{Query.new(query.statement) | name: query.name, keep: keep}
-      Statements.prepare(s, own, opts)
+      handle_prepare(own, opts, s)
     end
 
-    def handle_prepare(query, opts, s), do: Statements.prepare(s, query, opts)
+    def handle_prepare(query, opts, s),
+      do: unless_closed(s, fn -> Statements.prepare(s, query, opts) end)
 
     @impl true
-    def handle_execute(%Query{kind: :copy} = query, _params, opts, s),
-      do: Copies.read(s, query, opts)
+    def handle_execute(query, params, opts, s),
+      do: unless_closed(s, fn -> execute(query, params, opts, s) end)
 
-    def handle_execute(%Query{} = query, values, opts, s) do
+    defp execute(%Query{kind: :copy} = query, _params, opts, s), do: Copies.read(s, query, opts)
+
+    defp execute(%Query{} = query, values, opts, s) do
       with {:ok, s} <- Commits.wait(opts, s), do: Statements.execute(s, query, values, opts)
     end
 
-    def handle_execute(%Script{} = script, _params, opts, s), do: Scripts.execute(s, script, opts)
-
-    def handle_execute(%Copy{} = copy, message, opts, s),
-      do: Copies.write(s, copy, message, opts)
+    defp execute(%Script{} = script, _params, opts, s), do: Scripts.execute(s, script, opts)
+    defp execute(%Copy{} = copy, message, opts, s), do: Copies.write(s, copy, message, opts)
 
     @impl true
-    def handle_close(query, opts, s), do: Statements.close(s, query, opts)
+    def handle_close(query, opts, s),
+      do: unless_closed(s, fn -> Statements.close(s, query, opts) end)
+
+    # When time is up the pool closes the connection, whoever is using it: its table is gone then.
+    defp unless_closed(s, fun) do
+      fun.()
+    rescue
+      error in ArgumentError ->
+        if :ets.info(s.table) == :undefined,
+          do: {:disconnect, Errors.lost("the connection was closed while it was in use"), s},
+          else: reraise(error, __STACKTRACE__)
+    end
 
     # ---- cursors ----
 
@@ -251,15 +264,21 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       do: Copies.declare(s, query)
 
     def handle_declare(query, values, opts, s) do
-      with {:ok, s} <- Commits.wait(opts, s), do: Cursors.declare(s, query, values, opts)
+      unless_closed(s, fn ->
+        with {:ok, s} <- Commits.wait(opts, s), do: Cursors.declare(s, query, values, opts)
+      end)
     end
 
     @impl true
     def handle_fetch(%Query{kind: :copy} = query, _cursor, _opts, s), do: Copies.fetch(s, query)
-    def handle_fetch(query, cursor, opts, s), do: Cursors.fetch(s, query, cursor, opts)
+
+    def handle_fetch(query, cursor, opts, s),
+      do: unless_closed(s, fn -> Cursors.fetch(s, query, cursor, opts) end)
 
     @impl true
     def handle_deallocate(%Query{kind: :copy}, _cursor, _opts, s), do: Copies.deallocate(s)
-    def handle_deallocate(query, cursor, opts, s), do: Cursors.close(s, query, cursor, opts)
+
+    def handle_deallocate(query, cursor, opts, s),
+      do: unless_closed(s, fn -> Cursors.close(s, query, cursor, opts) end)
   end
 end

@@ -174,6 +174,18 @@ defmodule Causeway.Ecto.FaultTest do
       assert works?()
     end
 
+    test "the pool closes it between two steps of a call", %{options: options} do
+      alias Causeway.Ecto.{Protocol, Query}
+      {:ok, s} = Protocol.connect(options)
+      :ok = Protocol.disconnect(nil, s)
+      named = %Query{statement: "select 1", name: "one", ref: make_ref()}
+      lost = fn result -> assert {:disconnect, %DBConnection.ConnectionError{}, _} = result end
+      lost.(Protocol.handle_prepare(%{named | ref: nil}, [], s))
+      lost.(Protocol.handle_execute(named, "", [], s))
+      lost.(Protocol.handle_close(named, [], s))
+      lost.(Protocol.handle_commit([], %{s | status: :transaction}))
+    end
+
     test "codes after which to connect anew", %{options: options} do
       use_pool(Repo, [pool_size: 1, disconnect_on_error_codes: [:division_by_zero]] ++ options)
       pid = fn -> Repo.query!("select pg_backend_pid()").rows end
