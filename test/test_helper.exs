@@ -21,8 +21,9 @@ if no_postgres, do: IO.puts("Tests with a PostgreSQL server are left out: #{no_p
 
 ExUnit.start(
   formatters: [ExUnit.CLIFormatter, Causeway.CountFormatter],
-  # On a busy machine, what comes may take longer than 100 ms.
+  # On a busy machine, and under sanitizers, what comes may take longer than 100 ms, and a test than a minute.
   assert_receive_timeout: 10_000,
+  timeout: 180_000,
   exclude:
     for({app, _} <- absent, do: {:integration, app}) ++ if(no_postgres, do: [:postgres], else: [])
 )

@@ -13,7 +13,8 @@ defmodule Causeway.Postgres.WAL.DecoderTest do
 
   # Types that need no server.
   defp terms do
-    types = Types.new()
+    # Otherwise it would look for a JSON library each time.
+    types = Types.new(json: nil)
 
     fetch = fn _ -> {:error, :none} end
 
