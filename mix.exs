@@ -44,7 +44,7 @@ defmodule Causeway.MixProject do
   # Integrations that come as dependencies start before us anyway; those from ERL_LIBS do so by this.
   def application do
     from_path = if deps() == [], do: present(), else: []
-    [extra_applications: for({app, _, _} <- from_path, do: app)]
+    [extra_applications: [:crypto | for({app, _, _} <- from_path, do: app)]]
   end
 
   defp elixirc_paths(:test), do: ["lib", "test/support"]

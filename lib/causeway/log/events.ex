@@ -1,0 +1,29 @@
+defmodule Causeway.Log.Events do
+  @moduledoc """
+  What a log tells the application `:telemetry`, where that is there. All names begin with `[:causeway, :log]`; all
+  metadata have `:log`, its name. Times are in native units, as `System.convert_time_unit/3` takes them.
+
+  | event | measurements | metadata |
+  |---|---|---|
+  | `[..., :publish]` | `:duration`, `:messages` and `:bytes` of what was committed in one go | |
+  | `[..., :publish_failed]` | `:messages` | `:error` |
+  | `[..., :received]` | `:messages`, `:batches` of a transaction, from the server's log | |
+  | `[..., :streaming]`, `[..., :polling]` | | `:error` |
+  | `[..., :behind]` | `:missing` messages that retention has taken from a subscriber | `:partition`, `:subscriber` |
+  | `[..., :check_failed]` | | `:error` |
+  """
+
+  @doc false
+  # Asked when a log starts: looking for a module that is not there takes a millisecond.
+  def load, do: Code.ensure_loaded?(:telemetry) and Application.ensure_all_started(:telemetry)
+
+  @doc false
+  def emit(log, name, measurements, metadata \\ %{}) do
+    if function_exported?(:telemetry, :execute, 3) do
+      metadata = Map.put(metadata, :log, log)
+      apply(:telemetry, :execute, [[:causeway, :log, name], measurements, metadata])
+    end
+
+    :ok
+  end
+end

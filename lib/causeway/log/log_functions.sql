@@ -1,0 +1,231 @@
+-- The log's functions. SCHEMA stands for the schema, LITERAL for its name as a text, NAMESPACE for it as a prefix of
+-- advisory locks and settings.
+
+-- The partition of a topic: the first three bytes of its SHA-256, modulo. Causeway.Log.Topic has it, too.
+CREATE OR REPLACE FUNCTION SCHEMA.log_partition(topic text, partitions int) RETURNS int
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT ('x' || pg_catalog.encode(pg_catalog.substr(pg_catalog.sha256(pg_catalog.convert_to(topic, 'UTF8')), 1, 3), 'hex'))::bit(24)::int
+    % partitions
+$$
+--;
+-- Whoever numbers messages of a partition holds this until the end of the transaction, and so commits before the next
+-- one looks.
+CREATE OR REPLACE FUNCTION SCHEMA.log_lock(partition int) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+  SELECT pg_catalog.pg_advisory_xact_lock(('SCHEMA.log_batches'::regclass::oid::bigint << 32) | partition)
+$$
+--;
+-- Numbers messages of one partition, and returns the first number. READ COMMITTED only: what the holder before has
+-- committed must be seen here.
+CREATE OR REPLACE FUNCTION SCHEMA.log_append_one(p int, topics text[], payloads bytea[], keys text[], metadata bytea[],
+                                                 publisher text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  s record;
+  b record;
+  n int := cardinality(topics);
+BEGIN
+  IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+    RAISE EXCEPTION 'messages are numbered in READ COMMITTED transactions only' USING ERRCODE = 'active_sql_transaction';
+  END IF;
+
+  IF n = 0 OR cardinality(payloads) <> n OR cardinality(keys) <> n OR cardinality(metadata) <> n THEN
+    RAISE EXCEPTION 'arrays of different sizes' USING ERRCODE = 'array_subscript_error';
+  END IF;
+
+  -- A number that a reader has seen is not given again after a crash of the server.
+  IF current_setting('synchronous_commit') = 'off' THEN
+    PERFORM set_config('synchronous_commit', 'local', true);
+  END IF;
+
+  PERFORM SCHEMA.log_lock(p);
+  SELECT segment, first - 1 AS last, opened INTO s FROM SCHEMA.log_segments WHERE partition = p ORDER BY segment DESC LIMIT 1;
+
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'the log has no partition %', p USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+
+  SELECT last, time INTO b FROM SCHEMA.log_batches WHERE segment = s.segment AND partition = p ORDER BY last DESC LIMIT 1;
+  b.last := coalesce(b.last, s.last);
+
+  INSERT INTO SCHEMA.log_batches (partition, first, last, segment, time, publisher, topics, payloads, keys, metadata)
+    VALUES (p, b.last + 1, b.last + n, s.segment, greatest(clock_timestamp(), b.time, s.opened), publisher, topics, payloads,
+            keys, metadata);
+  RETURN b.last + 1;
+END
+$$
+--;
+-- Messages of several partitions, which are in order; so many of each. The first number of each.
+CREATE OR REPLACE FUNCTION SCHEMA.log_append(partitions int[], counts int[], topics text[], payloads bytea[], keys text[],
+                                             metadata bytea[], publisher text) RETURNS bigint[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  a int := 1;
+  b int;
+  firsts bigint[] := '{}';
+BEGIN
+  IF cardinality(partitions) = 1 THEN
+    RETURN ARRAY[SCHEMA.log_append_one(partitions[1], topics, payloads, keys, metadata, publisher)];
+  END IF;
+
+  FOR i IN 1 .. cardinality(partitions) LOOP
+    b := a + counts[i] - 1;
+    firsts := firsts || SCHEMA.log_append_one(partitions[i], topics[a:b], payloads[a:b], keys[a:b], metadata[a:b], publisher);
+    a := b + 1;
+  END LOOP;
+
+  RETURN firsts;
+END
+$$
+--;
+-- Numbers what a transaction has put into the outbox. Partitions are locked in order, so that two never wait for each other.
+CREATE OR REPLACE FUNCTION SCHEMA.log_number(x xid8) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  n int := (SELECT partitions FROM SCHEMA.log_settings);
+  r record;
+BEGIN
+  FOR r IN
+    WITH gone AS (DELETE FROM SCHEMA.log_outbox WHERE xact = x RETURNING *),
+    placed AS (SELECT *, SCHEMA.log_partition(topic, n) AS p FROM gone),
+    counted AS (
+      SELECT *, (row_number() OVER w - 1) / 256 AS by_count,
+             (sum(octet_length(payload)) OVER w - 1) / 262144 AS by_bytes
+      FROM placed WINDOW w AS (PARTITION BY p ORDER BY id ROWS UNBOUNDED PRECEDING))
+    SELECT p, array_agg(topic ORDER BY id) AS topics, array_agg(payload ORDER BY id) AS payloads,
+           array_agg(key ORDER BY id) AS keys, array_agg(metadata ORDER BY id) AS metadata, min(publisher) AS publisher
+    FROM counted GROUP BY p, by_count, by_bytes ORDER BY p, min(id)
+  LOOP
+    PERFORM SCHEMA.log_append_one(r.p, r.topics, r.payloads, r.keys, r.metadata, r.publisher);
+  END LOOP;
+END
+$$
+--;
+-- At the commit of a transaction that has published. One with a snapshot of its own cannot see the last number; its
+-- messages stay in the outbox, and whoever reads the log is told to number them.
+CREATE OR REPLACE FUNCTION SCHEMA.log_commit() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM set_config('causeway.NAMESPACE', '', true);
+
+  IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
+    PERFORM SCHEMA.log_number(NEW.xact);
+  ELSE
+    PERFORM pg_logical_emit_message(true, 'causeway.NAMESPACE.outbox', '');
+  END IF;
+
+  RETURN NULL;
+END
+$$
+--;
+DROP TRIGGER IF EXISTS log_commit ON SCHEMA.log_outbox
+--;
+CREATE CONSTRAINT TRIGGER log_commit AFTER INSERT ON SCHEMA.log_outbox
+  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.leads) EXECUTE FUNCTION SCHEMA.log_commit()
+--;
+-- Numbers what such transactions have left: how many there were.
+CREATE OR REPLACE FUNCTION SCHEMA.log_drain() RETURNS int
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  x xid8;
+  n int := 0;
+BEGIN
+  IF EXISTS (SELECT FROM SCHEMA.log_outbox) AND
+     pg_try_advisory_xact_lock(('SCHEMA.log_outbox'::regclass::oid::bigint << 32)) THEN
+    FOR x IN SELECT xact FROM SCHEMA.log_outbox GROUP BY xact ORDER BY min(id) LOOP
+      PERFORM SCHEMA.log_number(x);
+      n := n + 1;
+    END LOOP;
+  END IF;
+
+  RETURN n;
+END
+$$
+--;
+-- Publishes bytes that begin with what they are: see Causeway.Log.Payload.
+CREATE OR REPLACE FUNCTION SCHEMA.log_publish(topic text, payload bytea, key text, metadata bytea, publisher text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  max_bytes int := (SELECT s.max_bytes FROM SCHEMA.log_settings s);
+  x xid8 := pg_current_xact_id();
+  again boolean := coalesce(current_setting('causeway.NAMESPACE', true), '') = x::text;
+BEGIN
+  IF topic IS NULL OR topic = '' OR octet_length(topic) > 1024 OR topic ~ '(^|\.)[*>](\.|$)' THEN
+    RAISE EXCEPTION 'a topic has 1 to 1024 bytes, and no token that is * or >: %', coalesce(quote_literal(left(topic, 200)), 'NULL')
+      USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+
+  IF payload IS NULL THEN
+    RAISE EXCEPTION 'the payload is NULL' USING ERRCODE = 'null_value_not_allowed',
+      HINT = 'Of JSON, null is ''null''.';
+  END IF;
+
+  IF octet_length(payload) + coalesce(octet_length(metadata), 0) > max_bytes THEN
+    RAISE EXCEPTION 'the message has % bytes, and % is the most', octet_length(payload) + coalesce(octet_length(metadata), 0), max_bytes
+      USING ERRCODE = 'program_limit_exceeded', HINT = 'Publish where it is kept, or raise max_bytes in SCHEMA.log_settings.';
+  END IF;
+
+  INSERT INTO SCHEMA.log_outbox (xact, leads, topic, payload, key, metadata, publisher)
+    VALUES (x, NOT again, topic, payload, key, metadata,
+            coalesce(publisher, nullif(current_setting('application_name'), ''), session_user));
+
+  -- Undone with the savepoint in which the row is.
+  IF NOT again THEN
+    PERFORM set_config('causeway.NAMESPACE', x::text, true);
+  END IF;
+END
+$$
+--;
+CREATE OR REPLACE FUNCTION SCHEMA.publish(topic text, payload jsonb, key text DEFAULT NULL, metadata jsonb DEFAULT NULL)
+RETURNS void LANGUAGE sql VOLATILE AS $$
+  SELECT SCHEMA.log_publish(topic, pg_catalog.convert_to(payload::text, 'UTF8'), key, pg_catalog.convert_to(metadata::text, 'UTF8'), NULL)
+$$
+--;
+CREATE OR REPLACE FUNCTION SCHEMA.publish_bytes(topic text, payload bytea, key text DEFAULT NULL, metadata jsonb DEFAULT NULL)
+RETURNS void LANGUAGE sql VOLATILE AS $$
+  SELECT SCHEMA.log_publish(topic, '\x00'::bytea || payload, key, pg_catalog.convert_to(metadata::text, 'UTF8'), NULL)
+$$
+--;
+-- Of each partition, the first number that is kept and the last one that was given.
+CREATE OR REPLACE FUNCTION SCHEMA.log_ends() RETURNS TABLE (partition int, first bigint, last bigint)
+LANGUAGE sql STABLE AS $$
+  SELECT s.partition, min(s.first),
+         coalesce((SELECT b.last FROM SCHEMA.log_batches b WHERE b.partition = s.partition AND b.segment = max(s.segment)
+                   ORDER BY b.last DESC LIMIT 1), max(s.first) - 1)
+  FROM SCHEMA.log_segments s GROUP BY s.partition ORDER BY s.partition
+$$
+--;
+-- The last number that a partition gave before a time. Times do not decrease with numbers.
+CREATE OR REPLACE FUNCTION SCHEMA.log_before(p int, moment timestamptz) RETURNS bigint
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  low bigint;
+  high bigint;
+  middle bigint;
+  b record;
+BEGIN
+  SELECT e.first - 1, e.last INTO low, high FROM SCHEMA.log_ends() e WHERE e.partition = p;
+
+  -- What ends at low is before it, what begins after high is not.
+  WHILE low < high LOOP
+    middle := (low + high) / 2 + 1;
+    SELECT x.first, x.last, x.time INTO b FROM SCHEMA.log_batches x WHERE x.partition = p AND x.last >= middle ORDER BY x.last LIMIT 1;
+
+    IF b.time < moment THEN
+      low := b.last;
+    ELSE
+      high := b.first - 1;
+    END IF;
+  END LOOP;
+
+  RETURN low;
+END
+$$
+--;
+-- Message by message, for people.
+CREATE OR REPLACE VIEW SCHEMA.messages AS
+  SELECT b.partition, b.first + m.n - 1 AS sequence, b.time, b.publisher, m.topic, m.key,
+         CASE get_byte(m.payload, 0) WHEN 131 THEN NULL WHEN 0 THEN NULL ELSE convert_from(m.payload, 'UTF8')::jsonb END AS json,
+         m.payload
+  FROM SCHEMA.log_batches b, unnest(b.topics, b.payloads, b.keys) WITH ORDINALITY m (topic, payload, key, n)

@@ -1,0 +1,70 @@
+defmodule Causeway.Log.Table do
+  @moduledoc false
+  # What is read from the tables.
+
+  alias Causeway.Log.Runtime
+  alias Causeway.Postgres
+
+  # Rows of a page are chosen so that it has about as many bytes.
+  @page_bytes 1_048_576
+  @most_rows 512
+
+  @doc "The connection that asks how things are."
+  def control(rt), do: Runtime.process(rt, :Control)
+
+  # Each reader has its connection, as long as it lives.
+  defp reader(rt), do: Runtime.process(rt, :Read, :erlang.phash2(self(), rt.opts.readers))
+
+  @doc "Of each partition: `{partition, first, last}`."
+  def ends(rt) do
+    with {:ok, %{rows: rows}} <-
+           Postgres.query(control(rt), "SELECT * FROM #{rt.schema}.log_ends()"),
+         do: {:ok, Enum.map(rows, &List.to_tuple/1)}
+  end
+
+  @doc "Numbers what transactions with snapshots of their own have published."
+  def drain(rt) do
+    with {:ok, _} <- Postgres.query(control(rt), "SELECT #{rt.schema}.log_drain()"), do: :ok
+  end
+
+  @doc "The cursor that comes before all messages of a time and later."
+  def before(rt, %DateTime{} = time) do
+    sql =
+      "SELECT p, #{rt.schema}.log_before(p, $1) FROM generate_series(0, #{rt.partitions - 1}) p"
+
+    with {:ok, %{rows: rows}} <- Postgres.query(reader(rt), sql, [time]),
+         do: {:ok, Map.new(rows, &List.to_tuple/1)}
+  end
+
+  @doc """
+  Batches of a partition with what comes after a number, in order; `{:ok, batches, rows}`, with how many rows to ask for the
+  next time.
+  """
+  def page(rt, partition, after_sequence, rows) do
+    sql = """
+    SELECT partition, first, last, time, publisher, topics, payloads, keys, metadata FROM #{rt.schema}.log_batches
+    WHERE partition = $1 AND last > $2
+      AND segment >= (SELECT coalesce(max(segment), 0) FROM #{rt.schema}.log_segments WHERE partition = $1 AND first <= $2 + 1)
+    ORDER BY last LIMIT $3
+    """
+
+    with {:ok, %{rows: found}} <-
+           Postgres.query(reader(rt), sql, [partition, after_sequence, rows]) do
+      {:ok, Enum.map(found, &List.to_tuple/1), next_rows(found, rows)}
+    end
+  end
+
+  @doc "How many rows to ask for at first."
+  def first_rows, do: 16
+
+  defp next_rows([], rows), do: rows
+
+  defp next_rows(found, rows) do
+    bytes = found |> Enum.map(&row_bytes/1) |> Enum.sum()
+    fit = div(@page_bytes * length(found), max(bytes, 1))
+    fit |> min(2 * rows) |> min(@most_rows) |> max(1)
+  end
+
+  defp row_bytes([_, _, _, _, _, _, payloads, _, _]),
+    do: Enum.reduce(payloads, 0, fn payload, sum -> sum + byte_size(payload) + 64 end)
+end

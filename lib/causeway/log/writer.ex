@@ -1,0 +1,140 @@
+defmodule Causeway.Log.Writer do
+  @moduledoc false
+  # Publishes for all processes of this node, for some of the partitions: what comes while a batch is being committed is the
+  # next batch. Each batch is one statement, so that the partitions are never locked while the server waits for us.
+
+  use GenServer
+  alias Causeway.Log.{Error, Events, Runtime}
+  alias Causeway.Postgres
+
+  @doc "The writer of a partition."
+  def of(rt, partition), do: Runtime.process(rt, :Writer, rem(partition, rt.opts.writers))
+
+  def child_spec({rt, n}) do
+    %{id: {__MODULE__, n}, start: {__MODULE__, :start_link, [rt, n]}}
+  end
+
+  def start_link(rt, n),
+    do: GenServer.start_link(__MODULE__, {rt, n}, name: Runtime.process(rt, :Writer, n))
+
+  @doc """
+  Publishes messages `{topic, payload, key, metadata}` of one partition, in order. The answer comes as
+  `{ref, {:ok, first}}`, with the number of the first, or `{ref, {:error, error}}`; the reference is an alias of the caller.
+  """
+  def publish(rt, ref, partition, messages, count, bytes, deadline) do
+    request = {:publish, ref, partition, messages, count, bytes, deadline}
+    with pid when is_pid(pid) <- Process.whereis(of(rt, partition)), do: send(pid, request)
+    :ok
+  end
+
+  @impl true
+  def init({rt, n}) do
+    {:ok, %{rt: rt, conn: Runtime.process(rt, :Write, n), sql: sql(rt)}}
+  end
+
+  defp sql(rt), do: "SELECT #{rt.schema}.log_append($1, $2, $3, $4, $5, $6, $7)"
+
+  @impl true
+  def handle_info({:publish, _, _, _, count, bytes, _} = request, state) do
+    [request]
+    |> gather(count, bytes, state.rt.opts)
+    |> Enum.reverse()
+    |> Enum.reject(&late?/1)
+    |> commit(state)
+
+    {:noreply, state}
+  end
+
+  def handle_info(_, state), do: {:noreply, state}
+
+  defp gather(requests, count, bytes, %{batch_messages: most, batch_bytes: most_bytes})
+       when count >= most or bytes >= most_bytes,
+       do: requests
+
+  defp gather(requests, count, bytes, opts) do
+    receive do
+      {:publish, _, _, _, n, size, _} = request ->
+        gather([request | requests], count + n, bytes + size, opts)
+    after
+      0 -> requests
+    end
+  end
+
+  # Whoever has asked does not wait any more, and has been told that it may not be done.
+  defp late?({_, _, _, _, _, _, :infinity}), do: false
+  defp late?({_, _, _, _, _, _, deadline}), do: System.monotonic_time(:millisecond) >= deadline
+
+  defp commit([], _state), do: :ok
+
+  defp commit(requests, %{rt: rt} = state) do
+    began = System.monotonic_time()
+    groups = requests |> Enum.group_by(&elem(&1, 2)) |> Enum.sort()
+
+    case Postgres.query(state.conn, state.sql, params(groups, rt.publisher)) do
+      {:ok, %{rows: [[firsts]]}} ->
+        for {{_, group}, first} <- Enum.zip(groups, firsts), do: answer(group, first)
+        count = requests |> Enum.map(&elem(&1, 4)) |> Enum.sum()
+        bytes = requests |> Enum.map(&elem(&1, 5)) |> Enum.sum()
+        duration = System.monotonic_time() - began
+        Events.emit(rt.name, :publish, %{duration: duration, messages: count, bytes: bytes})
+
+      {:error, error} ->
+        failed(requests, error(error), rt)
+    end
+  end
+
+  defp params(groups, publisher) do
+    messages =
+      for {_, group} <- groups,
+          {_, _, _, messages, _, _, _} <- group,
+          message <- messages,
+          do: message
+
+    [
+      for({p, _} <- groups, do: p),
+      for({_, group} <- groups, do: group |> Enum.map(&elem(&1, 4)) |> Enum.sum()),
+      for({topic, _, _, _} <- messages, do: topic),
+      for({_, payload, _, _} <- messages, do: payload),
+      for({_, _, key, _} <- messages, do: key),
+      for({_, _, _, metadata} <- messages, do: metadata),
+      publisher
+    ]
+  end
+
+  defp answer([{_, ref, _, _, count, _, _} | group], first) do
+    send(ref, {ref, {:ok, first}})
+    answer(group, first + count)
+  end
+
+  defp answer([], _), do: :ok
+
+  defp failed(requests, error, rt) do
+    for {_, ref, _, _, _, _, _} <- requests, do: send(ref, {ref, {:error, error}})
+    count = requests |> Enum.map(&elem(&1, 4)) |> Enum.sum()
+    Events.emit(rt.name, :publish_failed, %{messages: count}, %{error: error})
+  end
+
+  @doc "What an error of the connection means to who has published."
+  def error(%Postgres.Error{reason: reason} = error) when reason in [:disconnected, :timeout],
+    do: %Error{reason: {:unknown, error}}
+
+  def error(error), do: %Error{reason: {:server, error}}
+
+  # ---- one after another, without a process ----
+
+  @doc "The same in a transaction of the caller's: numbered when that commits."
+  def publish_in(conn, rt, message) do
+    {sql, params} = statement(rt, message)
+
+    case Postgres.query(conn, sql, params) do
+      {:ok, _} -> :ok
+      {:error, error} -> {:error, error(error)}
+    end
+  end
+
+  @doc "How that is said in SQL."
+  def statement(rt, {topic, payload, key, metadata}),
+    do:
+      {"SELECT #{rt.schema}.log_publish($1, $2, $3, $4, $5)",
+       [topic, payload, key, metadata, rt.publisher]}
+end
