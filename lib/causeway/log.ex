@@ -32,6 +32,7 @@ defmodule Causeway.Log do
   use Supervisor
 
   alias Causeway.Log.{
+    Groups,
     Error,
     Message,
     Options,
@@ -94,15 +95,7 @@ defmodule Causeway.Log do
         for(n <- 0..(rt.opts.readers - 1), do: Runtime.process(rt, :Read, n)) ++
         for(n <- 0..(rt.opts.writers - 1), do: Runtime.process(rt, :Write, n))
 
-    for name <- names, do: {Postgres, [name: name] ++ connection(rt.opts.connection.())}
-  end
-
-  # Numbers are given in READ COMMITTED, whatever the database has for others.
-  defp connection(url) when is_binary(url), do: connection(url: url)
-
-  defp connection(opts) do
-    own = [default_transaction_isolation: "read committed", default_transaction_read_only: "off"]
-    Keyword.update(opts, :parameters, own, &Keyword.merge(own, &1))
+    for name <- names, do: {Postgres, [name: name] ++ Runtime.connection(rt)}
   end
 
   # ---- publishing ----
@@ -365,7 +358,7 @@ defmodule Causeway.Log do
 
     with %Runtime{} = rt <- Runtime.await(log, 15_000),
          {:ok, matcher} <- compile(topic),
-         {:ok, cursor} <- cursor_from(rt, opts.from),
+         {:ok, cursor} <- Table.cursor(rt, opts.from),
          cursor = Map.take(cursor, partitions(rt, matcher)),
          ref = make_ref(),
          args = %{ref: ref, pid: self(), matcher: matcher, opts: opts, cursor: cursor},
@@ -381,31 +374,6 @@ defmodule Causeway.Log do
 
   defp partitions(rt, {:topic, topic}), do: [Topic.partition(topic, rt.partitions)]
   defp partitions(rt, _), do: Enum.to_list(0..(rt.partitions - 1))
-
-  defp cursor_from(rt, :now) do
-    with {:ok, ends} <- Table.ends(rt), do: {:ok, Map.new(ends, fn {p, _, last} -> {p, last} end)}
-  end
-
-  defp cursor_from(rt, :beginning) do
-    with {:ok, ends} <- Table.ends(rt),
-         do: {:ok, Map.new(ends, fn {p, first, _} -> {p, first - 1} end)}
-  end
-
-  defp cursor_from(rt, %DateTime{} = time), do: Table.before(rt, time)
-
-  # Of partitions that it does not have, all is new.
-  defp cursor_from(rt, %{} = cursor) do
-    case Enum.find(cursor, fn {p, _} -> p >= rt.partitions end) do
-      nil ->
-        {:ok, Map.new(0..(rt.partitions - 1), &{&1, Map.get(cursor, &1, 0)})}
-
-      {p, _} ->
-        {:error,
-         %Error{
-           reason: {:bad_option, :from, "the log has no partition #{p}, only #{rt.partitions}"}
-         }}
-    end
-  end
 
   @doc """
   A cursor after these messages, or after a gap.
@@ -430,5 +398,68 @@ defmodule Causeway.Log do
     end
   catch
     :exit, {reason, _} when reason in [:noproc, :normal, :shutdown] -> :ok
+  end
+
+  # ---- consumer groups ----
+
+  @doc """
+  The consumer groups, each a map: `:group`, `:paused`, `:lag` in messages, how many are `:parked` and `:dead`, its `:members`, and
+  the same by partition.
+  """
+  @spec consumers(log) :: {:ok, [map]} | {:error, Exception.t()}
+  def consumers(log), do: with_log(log, &Groups.list/1)
+
+  @doc "Has a group handle nothing, on any node, within a third of its lease, until `resume/2`."
+  @spec pause(log, String.t()) :: :ok | {:error, Exception.t()}
+  def pause(log, group), do: with_log(log, &Groups.pause(&1, group, true))
+
+  @doc "Ends what `pause/2` began."
+  @spec resume(log, String.t()) :: :ok | {:error, Exception.t()}
+  def resume(log, group), do: with_log(log, &Groups.pause(&1, group, false))
+
+  @doc """
+  Has a group go on elsewhere: `:now`, `:beginning`, a `DateTime`, or a cursor, which may be of some partitions only. What was
+  to be delivered again, of these partitions, is not; dead letters stay.
+  """
+  @spec seek(log, String.t(), :now | :beginning | DateTime.t() | cursor) ::
+          :ok | {:error, Exception.t()}
+  def seek(log, group, to) do
+    [from: to] = Options.subscribe!(from: to) |> Keyword.new() |> Keyword.take([:from])
+
+    with_log(log, fn rt ->
+      with {:ok, cursor} <- Table.cursor(rt, to) do
+        only =
+          if is_map(to) and not is_struct(to), do: Map.take(cursor, Map.keys(to)), else: cursor
+
+        Groups.seek(rt, group, only)
+      end
+    end)
+  end
+
+  @doc "Forgets a group, its position and its dead letters. It must have no members any more."
+  @spec delete_consumers(log, String.t()) :: :ok | {:error, Exception.t()}
+  def delete_consumers(log, group), do: with_log(log, &Groups.delete(&1, group))
+
+  @doc "The messages that a group has given up, oldest first, each with the last error: `{message, error}`. Option: `:limit`."
+  @spec dead_letters(log, String.t(), keyword) ::
+          {:ok, [{Message.t(), String.t()}]} | {:error, Exception.t()}
+  def dead_letters(log, group, opts \\ []) do
+    limit = Keyword.get(opts, :limit, 100)
+    is_integer(limit) || Options.bad!(:limit, "expected an integer, got #{inspect(limit)}")
+    with_log(log, &Groups.dead_letters(&1, group, limit))
+  end
+
+  @doc "Has dead letters delivered again, `:all` or those of some places; how many there were."
+  @spec redrive(log, String.t(), :all | [place]) ::
+          {:ok, non_neg_integer} | {:error, Exception.t()}
+  def redrive(log, group, which), do: with_log(log, &Groups.redrive(&1, group, which))
+
+  @doc "Forgets dead letters, `:all` or those of some places; how many there were."
+  @spec discard(log, String.t(), :all | [place]) ::
+          {:ok, non_neg_integer} | {:error, Exception.t()}
+  def discard(log, group, which), do: with_log(log, &Groups.discard(&1, group, which))
+
+  defp with_log(log, fun) do
+    with %Runtime{} = rt <- Runtime.await(log, 15_000), do: fun.(rt)
   end
 end

@@ -229,3 +229,136 @@ CREATE OR REPLACE VIEW SCHEMA.messages AS
          CASE get_byte(m.payload, 0) WHEN 131 THEN NULL WHEN 0 THEN NULL ELSE convert_from(m.payload, 'UTF8')::jsonb END AS json,
          m.payload
   FROM SCHEMA.log_batches b, unnest(b.topics, b.payloads, b.keys) WITH ORDINALITY m (topic, payload, key, n)
+--;
+CREATE OR REPLACE FUNCTION SCHEMA.log_group_lock(grp text) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+  SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(grp, 'SCHEMA.log_groups'::regclass::oid::bigint))
+$$
+--;
+-- Makes a group that begins after these numbers, if there is none.
+CREATE OR REPLACE FUNCTION SCHEMA.log_group(grp text, partitions int[], positions bigint[]) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  INSERT INTO SCHEMA.log_groups (name) VALUES (grp) ON CONFLICT DO NOTHING;
+
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+
+  INSERT INTO SCHEMA.log_positions (name, partition, acked)
+    SELECT grp, p, a FROM unnest(partitions, positions) x (p, a);
+  RETURN true;
+END
+$$
+--;
+-- Says that a member is there, and takes partitions for it that nobody has, up to its share. What it has, with the epochs;
+-- of more than its share, those with the highest numbers are to be released.
+CREATE OR REPLACE FUNCTION SCHEMA.log_claim(grp text, me text, lease_ms int)
+RETURNS TABLE (partition int, epoch bigint, acked bigint, surplus boolean, paused boolean, revision bigint)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  until timestamptz;
+  share int;
+  have int;
+BEGIN
+  PERFORM SCHEMA.log_group_lock(grp);
+  until := clock_timestamp() + lease_ms * interval '1 millisecond';
+  DELETE FROM SCHEMA.log_members WHERE name = grp AND expires < clock_timestamp() AND member <> me;
+  INSERT INTO SCHEMA.log_members (name, member, expires) VALUES (grp, me, until)
+    ON CONFLICT (name, member) DO UPDATE SET expires = until;
+  share := (SELECT ceil((SELECT count(*) FROM SCHEMA.log_positions WHERE name = grp)::numeric / count(*))
+            FROM SCHEMA.log_members WHERE name = grp);
+  UPDATE SCHEMA.log_positions SET expires = until WHERE name = grp AND owner = me;
+  GET DIAGNOSTICS have = ROW_COUNT;
+
+  IF have < share THEN
+    UPDATE SCHEMA.log_positions p SET owner = me, epoch = p.epoch + 1, expires = until
+    FROM (SELECT f.partition FROM SCHEMA.log_positions f
+          WHERE f.name = grp AND (f.owner IS NULL OR f.expires < clock_timestamp())
+          ORDER BY f.partition LIMIT share - have FOR UPDATE) free
+    WHERE p.name = grp AND p.partition = free.partition;
+  END IF;
+
+  RETURN QUERY
+    SELECT p.partition, p.epoch, p.acked, row_number() OVER (ORDER BY p.partition) > share, g.paused, g.revision
+    FROM SCHEMA.log_groups g LEFT JOIN SCHEMA.log_positions p ON p.name = g.name AND p.owner = me
+    WHERE g.name = grp;
+END
+$$
+--;
+-- Gives partitions back; all that a member has, and its membership, when they are NULL.
+CREATE OR REPLACE FUNCTION SCHEMA.log_release(grp text, me text, partitions int[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM SCHEMA.log_group_lock(grp);
+  UPDATE SCHEMA.log_positions SET owner = NULL, expires = NULL
+    WHERE name = grp AND owner = me AND (partitions IS NULL OR partition = ANY (partitions));
+
+  IF partitions IS NULL THEN
+    DELETE FROM SCHEMA.log_members WHERE name = grp AND member = me;
+  END IF;
+END
+$$
+--;
+-- All up to a number is done with: whether the caller still has the partition. Of those parked before, `done` are gone. Who
+-- says what is `expected` to be acknowledged before this, also says that this has not been done yet.
+CREATE OR REPLACE FUNCTION SCHEMA.log_ack(grp text, p int, e bigint, upto bigint, done bigint[], expected bigint DEFAULT NULL)
+RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  n int;
+BEGIN
+  UPDATE SCHEMA.log_positions SET acked = greatest(acked, upto)
+    WHERE name = grp AND partition = p AND epoch = e AND owner IS NOT NULL AND acked = coalesce(expected, acked);
+
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+
+  IF cardinality(done) > 0 THEN
+    DELETE FROM SCHEMA.log_parked WHERE name = grp AND partition = p AND sequence = ANY (done);
+    GET DIAGNOSTICS n = ROW_COUNT;
+    RETURN expected IS NULL OR n = cardinality(done);
+  END IF;
+
+  RETURN true;
+END
+$$
+--;
+-- The same, with what has failed or waits: arrays of the same size.
+CREATE OR REPLACE FUNCTION SCHEMA.log_park(grp text, p int, e bigint, upto bigint, done bigint[], sequences bigint[],
+  topics text[], keys text[], payloads bytea[], metadata bytea[], publishers text[], times timestamptz[], deliveries int[],
+  waits int[], dead boolean[], errors text[]) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF NOT SCHEMA.log_ack(grp, p, e, upto, done) THEN
+    RETURN false;
+  END IF;
+
+  INSERT INTO SCHEMA.log_parked AS k (name, partition, sequence, topic, key, payload, metadata, publisher, time, deliveries, due, dead, error)
+    SELECT grp, p, s, t, x.k, b, m, u, at, d, clock_timestamp() + w * interval '1 millisecond', z, f
+    FROM unnest(sequences, topics, keys, payloads, metadata, publishers, times, deliveries, waits, dead, errors)
+         x (s, t, k, b, m, u, at, d, w, z, f)
+    ON CONFLICT (name, partition, sequence) DO UPDATE
+      SET deliveries = excluded.deliveries, due = excluded.due, dead = excluded.dead, error = excluded.error;
+  RETURN true;
+END
+$$
+--;
+-- Puts a group elsewhere. Who has partitions of it finds that they have them no more.
+CREATE OR REPLACE FUNCTION SCHEMA.log_seek(grp text, partitions int[], positions bigint[]) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM SCHEMA.log_group_lock(grp);
+  UPDATE SCHEMA.log_positions q SET acked = a, epoch = q.epoch + 1, owner = NULL, expires = NULL
+    FROM unnest(partitions, positions) x (p, a) WHERE q.name = grp AND q.partition = p;
+
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+
+  DELETE FROM SCHEMA.log_parked WHERE name = grp AND partition = ANY (partitions) AND NOT dead;
+  RETURN true;
+END
+$$

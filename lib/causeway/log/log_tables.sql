@@ -57,3 +57,48 @@ CREATE TABLE SCHEMA.log_outbox (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)
 --;
 ALTER TABLE SCHEMA.log_outbox ALTER payload SET STORAGE EXTERNAL, ALTER metadata SET STORAGE EXTERNAL
+--;
+-- Consumer groups; what changes `revision` is to be looked at by those who have partitions.
+CREATE TABLE SCHEMA.log_groups (
+  name text PRIMARY KEY,
+  paused boolean NOT NULL DEFAULT false,
+  revision bigint NOT NULL DEFAULT 0
+)
+--;
+-- Who takes part; a lease.
+CREATE TABLE SCHEMA.log_members (
+  name text NOT NULL REFERENCES SCHEMA.log_groups ON DELETE CASCADE,
+  member text NOT NULL,
+  expires timestamptz NOT NULL,
+  PRIMARY KEY (name, member)
+)
+--;
+-- What a group has done with of each partition, and who has that partition. Each owner has another epoch, and what is said
+-- under an earlier one does not count.
+CREATE TABLE SCHEMA.log_positions (
+  name text NOT NULL REFERENCES SCHEMA.log_groups ON DELETE CASCADE,
+  partition int NOT NULL,
+  acked bigint NOT NULL,
+  owner text,
+  epoch bigint NOT NULL DEFAULT 0,
+  expires timestamptz,
+  PRIMARY KEY (name, partition)
+) WITH (fillfactor = 50)
+--;
+-- Messages that failed, those that wait for such a one with the same key, and those that were given up.
+CREATE TABLE SCHEMA.log_parked (
+  name text NOT NULL REFERENCES SCHEMA.log_groups ON DELETE CASCADE,
+  partition int NOT NULL,
+  sequence bigint NOT NULL,
+  topic text NOT NULL,
+  key text,
+  payload bytea NOT NULL,
+  metadata bytea,
+  publisher text NOT NULL,
+  time timestamptz NOT NULL,
+  deliveries int NOT NULL,
+  due timestamptz NOT NULL,
+  dead boolean NOT NULL DEFAULT false,
+  error text,
+  PRIMARY KEY (name, partition, sequence)
+)

@@ -96,7 +96,8 @@ defmodule Causeway.Log.Migration do
   def down_statements(opts \\ []) do
     schema = opts!(opts)[:schema]
 
-    tables = ~w(log_batches log_segments log_outbox log_settings)
+    tables =
+      ~w(log_parked log_positions log_members log_groups log_batches log_segments log_outbox log_settings)
 
     functions =
       ~r/FUNCTION SCHEMA\.(\w+)\(/

@@ -67,6 +67,39 @@ defmodule Causeway.Log.Options do
     max_messages: {:positive, 100, "how many are sent in one piece, at most."}
   ]
 
+  @consumer [
+    log: {:name, nil, "the log's name in this VM. Required."},
+    group: {:group, nil, "the group's name. Required."},
+    topic: {:text, ">", "a topic or a pattern; the same for all of a group."},
+    handler:
+      {:handler, nil, "a `Causeway.Log.Consumer`: a module, or `{module, argument}`. Required."},
+    from: {:from, :now, "where a group begins that is new, as of `Causeway.Log.subscribe/3`."},
+    batch: {{:between, 1, 10_000}, 100, "messages that a call of the handler is given, at most."},
+    concurrency:
+      {{:between, 1, 1000}, 1,
+       "calls at a time for each partition; those of a key keep their order."},
+    transactional:
+      {:boolean, false,
+       "whether the handler runs in a transaction, `context.tx`, which its acknowledgement belongs to."},
+    visibility_timeout:
+      {:positive, 30_000,
+       "milliseconds that a call may take. Then it is killed, which is a failure."},
+    max_deliveries:
+      {:positive, 10, "how often a message is delivered, until it is left with the dead letters."},
+    backoff:
+      {:range, {200, 60_000},
+       "`{least, most}` milliseconds until a message that failed is delivered again; twice as long each time."},
+    max_parked:
+      {:positive, 10_000,
+       "messages of a partition that failed, or wait for such ones; when there are more, no new ones are taken."},
+    lease:
+      {:positive, 6_000,
+       "milliseconds after which the partitions of a node that is gone are taken by others."},
+    connections: {{:between, 1, 64}, 1, "to the server."},
+    name: {:name, nil, "a name for the process."}
+  ]
+
+  def docs(:consumer), do: docs(@consumer)
   def docs(:start), do: docs(@start)
   def docs(:publish), do: docs(@publish)
   def docs(:subscribe), do: docs(@subscribe)
@@ -88,6 +121,16 @@ defmodule Causeway.Log.Options do
   def publish!([]), do: @no_publish
   def publish!(opts), do: opts |> check!(@publish) |> Map.new()
   def subscribe!(opts), do: opts |> check!(@subscribe) |> Map.new()
+
+  def consumer!(opts) do
+    opts = check!(opts, @consumer)
+    for key <- [:log, :group, :handler], opts[key] == nil, do: bad!(key, "is required")
+
+    opts[:transactional] and opts[:concurrency] > 1 &&
+      bad!(:concurrency, "is 1 with transactional: true, as a transaction is one after the other")
+
+    Map.new(opts)
+  end
 
   @doc "The name of a schema, which SQL is made with."
   def schema!(schema) do
@@ -139,8 +182,15 @@ defmodule Causeway.Log.Options do
     Enum.all?(cursor, fn {p, n} -> is_integer(p) and p >= 0 and is_integer(n) and n >= 0 end)
   end
 
-  defp valid?(:module, module), do: is_atom(module) and Code.ensure_loaded?(module)
-  defp valid?(:keyword, list), do: Keyword.keyword?(list)
+  defp valid?(:group, name), do: Topic.text?(name) and name != "" and byte_size(name) <= 200
+  defp valid?(:handler, {module, _}), do: valid?(:handler, module)
+
+  defp valid?(:handler, module) do
+    is_atom(module) and Code.ensure_loaded?(module) and
+      function_exported?(module, :handle_messages, 2)
+  end
+
+  defp valid?(:range, {low, high}), do: is_integer(low) and is_integer(high) and low in 0..high
   defp valid?(_, _), do: false
 
   defp expected(:name), do: "expected an atom"
@@ -156,8 +206,9 @@ defmodule Causeway.Log.Options do
   defp expected(:metadata), do: "expected a map"
   defp expected(:conn), do: "expected a connection"
   defp expected(:timeout), do: "expected milliseconds or :infinity"
-  defp expected(:module), do: "expected a module that is here"
-  defp expected(:keyword), do: "expected a keyword list"
+  defp expected(:group), do: "expected a text of 1 to 200 bytes"
+  defp expected(:handler), do: "expected a module with handle_messages/2, or {module, argument}"
+  defp expected(:range), do: "expected {least, most} milliseconds"
 
   defp expected(:from),
     do: "expected :now, :beginning, a DateTime or a cursor, %{partition => sequence}"

@@ -1,17 +1,15 @@
 defmodule Causeway.Log.Reader do
   @moduledoc false
-  # Reads for one subscriber. For each partition it knows the last number it has been through, and takes the batch with the
-  # next one: from memory, or else from the table. So nothing is missed and nothing repeated, wherever it comes from, and
-  # whoever is slow takes no more memory than a page.
+  # Reads for one subscriber, a batch of each partition at a time, and no more than its mailbox has room for.
 
   use GenServer, restart: :temporary
-  alias Causeway.Log.{Events, Message, Recent, Runtime, Table, Topic}
+  alias Causeway.Log.{Events, Feed, Runtime}
 
   # Until there is another look at a mailbox that was full, or a table that did not have it yet or could not be read.
   @full_ms 5
   @again_ms 50
 
-  defstruct [:rt, :ref, :pid, :matcher, :opts, :flag, :timer, cursor: %{}, pages: %{}, rows: %{}]
+  defstruct [:rt, :ref, :pid, :matcher, :opts, :flag, :timer, :feeds]
 
   def start_link({rt, args}), do: GenServer.start_link(__MODULE__, {rt, args})
 
@@ -26,7 +24,7 @@ defmodule Causeway.Log.Reader do
       pid: args.pid,
       matcher: args.matcher,
       opts: args.opts,
-      cursor: args.cursor,
+      feeds: Map.new(args.cursor, fn {p, at} -> {p, Feed.new(rt, p, at)} end),
       flag: :atomics.new(1, [])
     }
 
@@ -47,8 +45,6 @@ defmodule Causeway.Log.Reader do
   def handle_continue(:run, state), do: run(state)
 
   @impl true
-  def handle_call(:cursor, _from, state), do: {:reply, state.cursor, state}
-
   def handle_call(:stop, _from, state) do
     forget(state)
     {:stop, :normal, :ok, state}
@@ -67,12 +63,10 @@ defmodule Causeway.Log.Reader do
 
   def handle_info(_, state), do: {:noreply, state}
 
-  # ---- ----
-
   # The flag is cleared before the heads are read: what comes afterwards wakes this again.
   defp run(state) do
     Runtime.looking(state.flag)
-    {:noreply, state.cursor |> Map.keys() |> round(state)}
+    {:noreply, state.feeds |> Map.keys() |> round(state)}
   end
 
   # One batch of each partition that has one, until none has.
@@ -85,23 +79,28 @@ defmodule Causeway.Log.Reader do
   end
 
   defp step(p, {more, state}) do
-    cond do
-      full?(state) ->
-        {:halt, {:wait, @full_ms, state}}
+    if full?(state) do
+      {:halt, {:wait, @full_ms, state}}
+    else
+      case Feed.next(state.feeds[p], state.matcher) do
+        {:ok, messages, feed} ->
+          tell(messages, state)
+          {:cont, {[p | more], put(state, feed)}}
 
-      behind?(p, state) ->
-        case take(p, state) do
-          {:ok, state} -> {:cont, {[p | more], state}}
-          {:wait, state} -> {:halt, {:wait, @again_ms, state}}
-        end
+        {:gap, gap, feed} ->
+          tell_gap(gap, state)
+          {:cont, {[p | more], put(state, feed)}}
 
-      true ->
-        {:cont, {more, state}}
+        :none ->
+          {:cont, {more, state}}
+
+        :later ->
+          {:halt, {:wait, @again_ms, state}}
+      end
     end
   end
 
-  defp behind?(p, %{pages: pages} = state),
-    do: is_map_key(pages, p) or Runtime.head(state.rt, p) > state.cursor[p]
+  defp put(state, feed), do: %{state | feeds: %{state.feeds | feed.partition => feed}}
 
   defp full?(state) do
     case Process.info(state.pid, :message_queue_len) do
@@ -115,85 +114,6 @@ defmodule Causeway.Log.Reader do
 
   defp later(state, _ms), do: state
 
-  # ---- one batch ----
-
-  defp take(p, %{pages: pages} = state) do
-    case pages do
-      %{^p => [batch]} -> {:ok, deliver(batch, %{state | pages: Map.delete(pages, p)})}
-      %{^p => [batch | rest]} -> {:ok, deliver(batch, %{state | pages: %{pages | p => rest}})}
-      _ -> look_up(p, state)
-    end
-  end
-
-  defp look_up(p, state) do
-    case Recent.fetch(state.rt, p, state.cursor[p] + 1) do
-      nil -> read(p, state)
-      batch -> {:ok, deliver(batch, state)}
-    end
-  end
-
-  defp read(p, state) do
-    rows = Map.get(state.rows, p, Table.first_rows())
-
-    case Table.page(state.rt, p, state.cursor[p], rows) do
-      {:ok, [], _} ->
-        dropped(p, state)
-
-      {:ok, batches, rows} ->
-        take(p, %{
-          state
-          | pages: Map.put(state.pages, p, batches),
-            rows: Map.put(state.rows, p, rows)
-        })
-
-      {:error, error} ->
-        Events.emit(state.rt.name, :check_failed, %{}, %{error: error})
-        {:wait, state}
-    end
-  end
-
-  # Retention has taken all there was; or what the server's log has told of cannot be seen in the table yet.
-  defp dropped(p, state) do
-    with {:ok, ends} <- Table.ends(state.rt),
-         {_, first, _} when first > 1 <- List.keyfind(ends, p, 0),
-         true <- first - 1 > state.cursor[p] do
-      {:ok, gap(p, first - 1, state)}
-    else
-      _ -> {:wait, state}
-    end
-  end
-
-  defp gap(p, to, state) do
-    from = state.cursor[p] + 1
-
-    Events.emit(state.rt.name, :behind, %{missing: to - from + 1}, %{
-      partition: p,
-      subscriber: state.pid
-    })
-
-    send(state.pid, {:causeway, state.ref, {:gap, %{partition: p, from: from, to: to}}})
-    %{state | cursor: %{state.cursor | p => to}}
-  end
-
-  defp deliver({p, first, last, _, _, _, _, _, _} = batch, state) do
-    seen = state.cursor[p]
-
-    cond do
-      first > seen + 1 ->
-        deliver(batch, gap(p, first - 1, state))
-
-      last <= seen ->
-        state
-
-      true ->
-        batch
-        |> messages(seen, state.matcher, state.rt)
-        |> tell(state)
-
-        %{state | cursor: %{state.cursor | p => last}}
-    end
-  end
-
   defp tell([], _state), do: :ok
 
   defp tell(messages, state) do
@@ -201,36 +121,9 @@ defmodule Causeway.Log.Reader do
         do: send(state.pid, {:causeway, state.ref, piece})
   end
 
-  @doc "The messages of a batch that come after a number and are wanted."
-  def messages(
-        {p, first, _, time, publisher, topics, payloads, keys, metadata},
-        seen,
-        matcher,
-        rt
-      ) do
-    fields = %Message{partition: p, time: time, publisher: publisher}
-    walk(topics, payloads, keys, metadata, first, seen, matcher, fields, rt)
-  end
-
-  defp walk([], [], _, _, _, _, _, _, _), do: []
-
-  defp walk(
-         [topic | topics],
-         [payload | payloads],
-         [key | keys],
-         [meta | metadata],
-         n,
-         seen,
-         matcher,
-         fields,
-         rt
-       ) do
-    rest = walk(topics, payloads, keys, metadata, n + 1, seen, matcher, fields, rt)
-
-    if n > seen and Topic.match?(matcher, topic),
-      do: [
-        Message.read(%{fields | topic: topic, sequence: n, key: key}, payload, meta, rt) | rest
-      ],
-      else: rest
+  defp tell_gap(gap, state) do
+    metadata = %{partition: gap.partition, subscriber: state.pid}
+    Events.emit(state.rt.name, :behind, %{missing: gap.to - gap.from + 1}, metadata)
+    send(state.pid, {:causeway, state.ref, {:gap, gap}})
   end
 end

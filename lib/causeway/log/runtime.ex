@@ -105,6 +105,17 @@ defmodule Causeway.Log.Runtime do
   def put(rt, key, value), do: :ets.insert(rt.state, {key, value})
   def get(rt, key), do: :ets.lookup_element(rt.state, key, 2)
 
+  # Numbers are given in READ COMMITTED, whatever the database has for others.
+  @doc "How the log's own connections are made."
+  def connection(rt), do: read_committed(rt.opts.connection.())
+
+  defp read_committed(url) when is_binary(url), do: read_committed(url: url)
+
+  defp read_committed(opts) do
+    own = [default_transaction_isolation: "read committed"]
+    Keyword.update(opts, :parameters, own, &Keyword.merge(&1, own))
+  end
+
   @doc "What the process for a task is called."
   def process(%{name: name}, role), do: process(name, role)
   def process(name, role) when is_atom(name), do: Module.concat([name, role])

@@ -2,7 +2,7 @@ defmodule Causeway.Log.Table do
   @moduledoc false
   # What is read from the tables.
 
-  alias Causeway.Log.Runtime
+  alias Causeway.Log.{Error, Runtime}
   alias Causeway.Postgres
 
   # Rows of a page are chosen so that it has about as many bytes.
@@ -27,8 +27,33 @@ defmodule Causeway.Log.Table do
     with {:ok, _} <- Postgres.query(control(rt), "SELECT #{rt.schema}.log_drain()"), do: :ok
   end
 
-  @doc "The cursor that comes before all messages of a time and later."
-  def before(rt, %DateTime{} = time) do
+  @doc "What comes before all that is to be read."
+  def cursor(rt, :now) do
+    with {:ok, ends} <- ends(rt), do: {:ok, Map.new(ends, fn {p, _, last} -> {p, last} end)}
+  end
+
+  def cursor(rt, :beginning) do
+    with {:ok, ends} <- ends(rt),
+         do: {:ok, Map.new(ends, fn {p, first, _} -> {p, first - 1} end)}
+  end
+
+  def cursor(rt, %DateTime{} = time), do: before(rt, time)
+
+  # Of partitions that it does not have, all is new.
+  def cursor(rt, %{} = cursor) do
+    case Enum.find(cursor, fn {p, _} -> p >= rt.partitions end) do
+      nil ->
+        {:ok, Map.new(0..(rt.partitions - 1), &{&1, Map.get(cursor, &1, 0)})}
+
+      {p, _} ->
+        {:error,
+         %Error{
+           reason: {:bad_option, :from, "the log has no partition #{p}, only #{rt.partitions}"}
+         }}
+    end
+  end
+
+  defp before(rt, %DateTime{} = time) do
     sql =
       "SELECT p, #{rt.schema}.log_before(p, $1) FROM generate_series(0, #{rt.partitions - 1}) p"
 
