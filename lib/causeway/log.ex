@@ -38,6 +38,7 @@ defmodule Causeway.Log do
     Options,
     Payload,
     Reader,
+    Retention,
     Runtime,
     Starter,
     Table,
@@ -399,6 +400,52 @@ defmodule Causeway.Log do
   catch
     :exit, {reason, _} when reason in [:noproc, :normal, :shutdown] -> :ok
   end
+
+  # ---- how it is ----
+
+  @typedoc """
+  What `info/1` tells.
+
+    * `:stream` - `:streaming`, from the server's log; `:polling`, while there is no stream, with `:error`, why; `:connecting`
+    * `:partitions` - of each `:first` and `:last`, the numbers that are kept in the tables, and `:seen`, what this node knows of
+    * `:segments` - of each `:bytes` on the disk, `:messages`, when it was `:opened` and `:closed`, nil for the last one
+    * `:subscriptions` - of this node
+    * `:recent_batches`, `:recent_words` - in memory, and what that takes
+    * `:wal` - `t:Causeway.Postgres.WAL.info/0` of the stream, nil with `delivery: :poll`
+  """
+  @type info :: %{atom => term}
+
+  @doc "How the log is doing."
+  @spec info(log) :: {:ok, info} | {:error, Exception.t()}
+  def info(log) do
+    with_log(log, fn rt ->
+      with {:ok, ends} <- Table.ends(rt), {:ok, segments} <- Table.segments(rt) do
+        partitions =
+          for {p, first, last} <- ends,
+              do: %{partition: p, first: first, last: last, seen: Runtime.head(rt, p)}
+
+        {:ok,
+         %{
+           stream: Runtime.get(rt, :stream),
+           error: Runtime.get(rt, :error),
+           publisher: rt.publisher,
+           max_bytes: rt.max_bytes,
+           partitions: partitions,
+           segments: segments,
+           subscriptions: DynamicSupervisor.count_children(Runtime.process(rt, :Readers)).active,
+           recent_batches: :ets.info(rt.recent, :size),
+           recent_words: :ets.info(rt.recent, :memory),
+           wal: if(rt.opts.delivery == :wal, do: Postgres.WAL.info(Runtime.process(rt, :Tail)))
+         }}
+      end
+    end)
+  end
+
+  @doc """
+  Drops what is not to be kept now, and not within `:retention_interval`: the numbers of the segments that were dropped.
+  """
+  @spec retain(log) :: {:ok, [pos_integer]} | {:error, Exception.t()}
+  def retain(log), do: with_log(log, &Retention.run/1)
 
   # ---- consumer groups ----
 

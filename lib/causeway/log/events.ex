@@ -14,6 +14,7 @@ defmodule Causeway.Log.Events do
   | `[..., :parked]`, `[..., :dead]` | `:messages` that failed, and those that wait for them; that were given up | `:group`, `:partition` |
   | `[..., :claimed]`, `[..., :released]` | | `:group`, `:partition`, `:reason` |
   | `[..., :claim_failed]` | | `:group`, `:error` |
+  | `[..., :dropped]` | | `:segment`, by retention |
   | `[..., :check_failed]` | | `:error` |
   """
 

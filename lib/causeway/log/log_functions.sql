@@ -362,3 +362,81 @@ BEGIN
   RETURN true;
 END
 $$
+--;
+-- Begins a new segment, for all partitions.
+CREATE OR REPLACE FUNCTION SCHEMA.log_roll() RETURNS int
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  n int := (SELECT max(segment) + 1 FROM SCHEMA.log_segments);
+BEGIN
+  -- Made first, as that takes longer than nobody may publish.
+  EXECUTE format('CREATE TABLE SCHEMA.%I (LIKE SCHEMA.log_batches INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING CONSTRAINTS) '
+                 'WITH (toast_tuple_target = 8160, autovacuum_vacuum_insert_threshold = 1000000)', 'log_batches_' || n);
+  EXECUTE format('ALTER TABLE SCHEMA.log_batches ATTACH PARTITION SCHEMA.%I FOR VALUES IN (%s)', 'log_batches_' || n, n);
+  PERFORM SCHEMA.log_lock(p.partition) FROM (SELECT DISTINCT partition FROM SCHEMA.log_segments ORDER BY partition) p;
+  INSERT INTO SCHEMA.log_segments (partition, segment, first, opened)
+    SELECT e.partition, n, e.last + 1,
+           greatest(clock_timestamp(), (SELECT max(s.opened) FROM SCHEMA.log_segments s),
+                    (SELECT b.time FROM SCHEMA.log_batches b WHERE b.partition = e.partition AND b.last = e.last))
+    FROM SCHEMA.log_ends() e;
+  RETURN n;
+END
+$$
+--;
+-- The segments, oldest first, and when no more came into each.
+CREATE OR REPLACE FUNCTION SCHEMA.log_sizes() RETURNS TABLE (segment int, bytes bigint, opened timestamptz, closed timestamptz, messages bigint)
+LANGUAGE sql STABLE AS $$
+  SELECT s.segment, pg_catalog.pg_total_relation_size(to_regclass('SCHEMA.log_batches_' || s.segment)), min(s.opened), min(n.opened),
+         sum(coalesce(n.first, e.last + 1) - s.first)::bigint
+  FROM SCHEMA.log_segments s
+    LEFT JOIN SCHEMA.log_segments n ON n.partition = s.partition AND n.segment = s.segment + 1
+    JOIN SCHEMA.log_ends() e ON e.partition = s.partition
+  GROUP BY s.segment ORDER BY s.segment
+$$
+--;
+-- Begins a new segment when the last one is older or larger than these: its number, or NULL.
+CREATE OR REPLACE FUNCTION SCHEMA.log_roll_if(older_ms bigint, larger bigint) RETURNS int
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  s record;
+BEGIN
+  -- The others have their turn in a minute.
+  IF NOT pg_try_advisory_xact_lock('SCHEMA.log_segments'::regclass::oid::bigint << 32) THEN
+    RETURN NULL;
+  END IF;
+
+  PERFORM set_config('lock_timeout', '2s', true);
+  SELECT * INTO s FROM SCHEMA.log_sizes() z WHERE z.closed IS NULL;
+
+  IF s.messages > 0 AND (s.opened < clock_timestamp() - older_ms * interval '1 millisecond' OR s.bytes > larger) THEN
+    RETURN SCHEMA.log_roll();
+  END IF;
+
+  RETURN NULL;
+END
+$$
+--;
+-- Drops the oldest segment if all in it is older than this, or all segments together are larger: its number, or NULL.
+CREATE OR REPLACE FUNCTION SCHEMA.log_drop_if(older_ms bigint, larger bigint) RETURNS int
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  s record;
+BEGIN
+  IF NOT pg_try_advisory_xact_lock('SCHEMA.log_segments'::regclass::oid::bigint << 32) THEN
+    RETURN NULL;
+  END IF;
+
+  -- Whoever publishes waits behind this, if it has to wait.
+  PERFORM set_config('lock_timeout', '1s', true);
+  SELECT * INTO s FROM SCHEMA.log_sizes() z LIMIT 1;
+
+  IF s.closed IS NOT NULL AND (s.closed < clock_timestamp() - older_ms * interval '1 millisecond' OR
+                               larger < (SELECT sum(z.bytes) FROM SCHEMA.log_sizes() z)) THEN
+    EXECUTE format('DROP TABLE SCHEMA.%I', 'log_batches_' || s.segment);
+    DELETE FROM SCHEMA.log_segments g WHERE g.segment = s.segment;
+    RETURN s.segment;
+  END IF;
+
+  RETURN NULL;
+END
+$$

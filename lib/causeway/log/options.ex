@@ -39,6 +39,14 @@ defmodule Causeway.Log.Options do
     recent_bytes:
       {:positive, 33_554_432,
        "memory for the latest messages, shared by all subscribers of this node; who is further behind reads the table."},
+    keep_ms:
+      {:positive, nil,
+       "milliseconds for which messages are kept, and up to an eighth longer. Default: for ever."},
+    keep_bytes:
+      {:positive, nil,
+       "what the tables may take on the server's disk, and up to an eighth more. Default: no limit."},
+    retention_interval:
+      {:positive, 60_000, "milliseconds between two looks at what is not to be kept."},
     atoms:
       {{:in, [:existing, :create]}, :existing,
        "whether terms may have atoms that this VM does not know."},

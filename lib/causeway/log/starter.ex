@@ -4,7 +4,7 @@ defmodule Causeway.Log.Starter do
   # server is there or not.
 
   use GenServer
-  alias Causeway.Log.{Ends, Error, Migration, Runtime, Table, Tail, Writer}
+  alias Causeway.Log.{Ends, Error, Migration, Retention, Runtime, Table, Tail, Writer}
 
   @retry_ms 200
 
@@ -57,7 +57,7 @@ defmodule Causeway.Log.Starter do
   defp begin(rt) do
     writers = for n <- 0..(rt.opts.writers - 1), do: {Writer, {rt, n}}
     stream = if rt.opts.delivery == :wal, do: [{Tail, rt}], else: []
-    children = [{Ends, rt}] ++ stream ++ writers
+    children = [{Ends, rt}, {Retention, rt}] ++ stream ++ writers
 
     spec = %{
       id: :working,

@@ -22,6 +22,16 @@ defmodule Causeway.Log.Table do
          do: {:ok, Enum.map(rows, &List.to_tuple/1)}
   end
 
+  @segment [:segment, :bytes, :opened, :closed, :messages]
+
+  @doc "The segments, oldest first."
+  def segments(rt) do
+    sql = "SELECT #{Enum.join(@segment, ", ")} FROM #{rt.schema}.log_sizes()"
+
+    with {:ok, %{rows: rows}} <- Postgres.query(control(rt), sql),
+         do: {:ok, for(row <- rows, do: Map.new(Enum.zip(@segment, row)))}
+  end
+
   @doc "Numbers what transactions with snapshots of their own have published."
   def drain(rt) do
     with {:ok, _} <- Postgres.query(control(rt), "SELECT #{rt.schema}.log_drain()"), do: :ok

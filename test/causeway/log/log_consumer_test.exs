@@ -33,7 +33,9 @@ defmodule Causeway.LogConsumerTest do
         opts
       )
 
-    start_supervised!(Supervisor.child_spec({Consumer, opts}, id: make_ref(), restart: :temporary))
+    start_supervised!(
+      Supervisor.child_spec({Consumer, opts}, id: make_ref(), restart: :temporary)
+    )
   end
 
   defp handled(count, ms \\ 10_000), do: collect(count, ms, [])
