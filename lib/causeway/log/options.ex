@@ -190,6 +190,12 @@ defmodule Causeway.Log.Options do
     Enum.all?(cursor, fn {p, n} -> is_integer(p) and p >= 0 and is_integer(n) and n >= 0 end)
   end
 
+  defp valid?(:durable, :all), do: true
+  defp valid?(:durable, list), do: is_list(list) and Enum.all?(list, &valid?(:durable_one, &1))
+
+  defp valid?(:durable_one, one),
+    do: (is_binary(one) and one != "") or is_struct(one, Regex) or is_function(one, 1)
+
   defp valid?(:group, name), do: Topic.text?(name) and name != "" and byte_size(name) <= 200
   defp valid?(:handler, {module, _}), do: valid?(:handler, module)
 
@@ -214,6 +220,11 @@ defmodule Causeway.Log.Options do
   defp expected(:metadata), do: "expected a map"
   defp expected(:conn), do: "expected a connection"
   defp expected(:timeout), do: "expected milliseconds or :infinity"
+
+  defp expected(:durable),
+    do:
+      "expected :all, or a list of topics, of beginnings with * at the end, of regular expressions and functions"
+
   defp expected(:group), do: "expected a text of 1 to 200 bytes"
   defp expected(:handler), do: "expected a module with handle_messages/2, or {module, argument}"
   defp expected(:range), do: "expected {least, most} milliseconds"

@@ -54,6 +54,21 @@ defmodule Causeway.Log.Tail do
     take(changes, %{state | recent: recent}, Map.put(heads, p, last), batches + 1, messages + n)
   end
 
+  # A message that is not the log's: see Causeway.PubSub.
+  defp take(
+         [%WAL.Message{prefix: prefix} = message | changes],
+         %{outbox: outbox} = state,
+         heads,
+         batches,
+         messages
+       )
+       when prefix != outbox do
+    for {_, pid} <- :ets.lookup(state.rt.state, {:emitted, prefix}),
+        do: send(pid, {:causeway_emitted, message.content})
+
+    take(changes, state, heads, batches, messages)
+  end
+
   # A transaction has left messages to be numbered: see log_commit.
   defp take(
          [%WAL.Message{prefix: prefix} | changes],

@@ -27,9 +27,12 @@ defmodule Causeway.Log.Writer do
     :ok
   end
 
+  @doc "The connection of a writer."
+  def connection(rt, n), do: Runtime.process(rt, :Write, n)
+
   @impl true
   def init({rt, n}) do
-    {:ok, %{rt: rt, conn: Runtime.process(rt, :Write, n), sql: sql(rt)}}
+    {:ok, %{rt: rt, conn: connection(rt, n), sql: sql(rt)}}
   end
 
   defp sql(rt), do: "SELECT #{rt.schema}.log_append($1, $2, $3, $4, $5, $6, $7)"
