@@ -109,7 +109,7 @@ fuzz: ## fuzz every decoder, FUZZ_SECONDS each (needs clang)
 
 soak: setup ## kill stores in the middle of their work, KILLS times; PostgreSQL's servers, links and clients, FAULTS times
 	@CAUSEWAY_KILLS=$(KILLS) $(MIX) test test/causeway/store/kill_test.exs
-	@CAUSEWAY_FAULTS=$(FAULTS) CAUSEWAY_CONNECTS=10000 CAUSEWAY_LARGE=1 $(MIX) test $(wildcard test/causeway/postgres/*fault_test.exs test/causeway/ecto/*fault_test.exs)
+	@CAUSEWAY_FAULTS=$(FAULTS) CAUSEWAY_CONNECTS=10000 CAUSEWAY_LARGE=1 $(MIX) test $(wildcard test/causeway/postgres/*fault_test.exs test/causeway/ecto/*fault_test.exs test/causeway/log/*fault_test.exs)
 
 format: ## format C and Elixir
 	clang-format -i $(SOURCES)
