@@ -90,10 +90,11 @@ SOURCES := $(wildcard c_src/*/*.[ch] test/c/*.[ch] test/fuzz/*.[ch] test/preload
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: setup ## documents that are edited apart; a shop on three machines; a ledger that follows PostgreSQL's log
+demo: setup ## documents that are edited apart; a shop on three machines; a ledger that follows PostgreSQL's log; a chat
 	@MIX_ENV=prod $(MIX) run examples/demo.exs
 	@MIX_ENV=prod $(MIX) run examples/shop_demo.exs
 	@MIX_ENV=prod $(MIX) run examples/wal_demo.exs
+	@MIX_ENV=prod $(MIX) run examples/chat_demo.exs
 
 test: setup ## every test there is; installs what it needs on Debian when root
 	@scripts/test

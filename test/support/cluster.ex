@@ -47,6 +47,20 @@ defmodule Causeway.Cluster do
     {peer, node}
   end
 
+  @doc "Starts a VM that is no Erlang node; calls reach it through its standard input and output."
+  def start_alone do
+    {:ok, peer, node} =
+      :peer.start_link(%{
+        connection: :standard_io,
+        wait_boot: 30_000,
+        args: ['+S', '1', '-pa' | :code.get_path()]
+      })
+
+    {:ok, _} = :peer.call(peer, :application, :ensure_all_started, [:elixir])
+    :ok = :peer.call(peer, :logger, :set_primary_config, [:level, :none])
+    {peer, node}
+  end
+
   @doc "Calls a function over there, in a process of its own."
   def on(node, module, fun, args, timeout \\ 15_000)
 

@@ -9,7 +9,8 @@ defmodule Causeway.LogChecker do
   #     {:rolled_back, payload}
   #     {:unknown, payload}
   #
-  # A payload is `{node, publisher, number}`; each is published once, whatever comes of it.
+  # A payload is `{node, publisher, number}`, the node as a text, as others need not know the atom; each is published once,
+  # whatever comes of it.
 
   alias Causeway.{Log, Postgres}
 
@@ -100,7 +101,7 @@ defmodule Causeway.LogChecker do
     if :persistent_term.get(__MODULE__, nil) == :stop do
       tell(collector, {:ended, node(), n})
     else
-      payload = {node(), n, i}
+      payload = {Atom.to_string(node()), n, i}
       tell(collector, {:tried, payload})
       way = if :rand.uniform(3) == 1, do: :transaction, else: :direct
       tell(collector, once(way, conn, "t.#{n}.#{rem(i, 5)}", payload))
@@ -112,9 +113,14 @@ defmodule Causeway.LogChecker do
 
   defp once(:direct, _conn, topic, payload) do
     case Log.publish(Checked, topic, payload) do
-      {:ok, place} -> {:acked, payload, place}
-      {:error, %{reason: {:server, %{reason: :not_connected}}}} -> {:rolled_back, payload}
-      {:error, _} -> Process.sleep(20) && {:unknown, payload}
+      {:ok, place} ->
+        {:acked, payload, place}
+
+      {:error, %{reason: {:server, %{reason: :not_connected}}}} ->
+        Process.sleep(20) && {:rolled_back, payload}
+
+      {:error, _} ->
+        Process.sleep(20) && {:unknown, payload}
     end
   end
 
@@ -132,10 +138,17 @@ defmodule Causeway.LogChecker do
       end)
 
     case result do
-      {:ok, before} -> {:committed, payload, before}
-      {:error, :no} -> {:rolled_back, payload}
-      {:error, %Postgres.Error{reason: :not_connected}} -> {:rolled_back, payload}
-      {:error, _} -> Process.sleep(20) && {:unknown, payload}
+      {:ok, before} ->
+        {:committed, payload, before}
+
+      {:error, :no} ->
+        {:rolled_back, payload}
+
+      {:error, %Postgres.Error{reason: :not_connected}} ->
+        Process.sleep(20) && {:rolled_back, payload}
+
+      {:error, _} ->
+        Process.sleep(20) && {:unknown, payload}
     end
   end
 end

@@ -89,15 +89,26 @@ defmodule Causeway.LogFaultTest do
   end
 
   defp ended(collector, living) do
-    send(collector, {:give, self()})
-    told = receive do: ({:given, told} -> told)
-    Enum.count(told, &(match?({:ended, _, _}, &1) and elem(&1, 1) in living))
+    send(collector, {:ended, self()})
+    receive do: ({:ended, list} -> Enum.count(list, &(&1 in living)))
   end
 
-  defp collect(told) do
+  # What was told, and the nodes of publishers that have ended.
+  defp collect(told, ended \\ []) do
     receive do
-      {:give, pid} -> send(pid, {:given, told})
-      what -> collect([what | told])
+      {:give, pid} ->
+        send(pid, {:given, told})
+        collect(told, ended)
+
+      {:ended, pid} when is_pid(pid) ->
+        send(pid, {:ended, ended})
+        collect(told, ended)
+
+      {:ended, node, _} ->
+        collect(told, [node | ended])
+
+      what ->
+        collect([what | told], ended)
     end
   end
 
@@ -164,12 +175,15 @@ defmodule Causeway.LogFaultTest do
     say = &"seed #{seed}: #{inspect(&1, limit: 20)}"
 
     # The readers have looked at the numbers; here, that all have the same there.
-    for {name, _, all} <- seen,
-        do:
-          assert(
-            Map.new(all, fn {place, payload, _} -> {place, payload} end) == placed,
-            say.(name)
-          )
+    for {name, _, all} <- seen do
+      differs =
+        for {place, payload, _} <- all,
+            placed[place] != payload,
+            do: {place, payload, placed[place]}
+
+      assert differs == [] and length(all) == map_size(placed),
+             say.({name, length(all), map_size(placed), differs})
+    end
 
     twice = Map.values(placed) -- MapSet.to_list(payloads)
     assert twice == [], say.({:twice, twice})
@@ -191,7 +205,8 @@ defmodule Causeway.LogFaultTest do
     # Nothing was read before its commit began, as far as one clock tells.
     befores = for {:committed, payload, before} <- told, into: %{}, do: {payload, before}
 
-    for {_, {_, me}, all} <- seen,
+    for {_, {_, node}, all} <- seen,
+        me = Atom.to_string(node),
         {_, {^me, _, _} = payload, time} <- all,
         before = befores[payload] do
       assert time >= before, say.({:early, payload})
