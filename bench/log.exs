@@ -1,67 +1,9 @@
 # Causeway.Log: what is published here is read here and on a second node, a VM of its own, over a server that syncs. Beside it
 # LISTEN/NOTIFY with a row on the same server, and Phoenix.PubSub's default adapter. Wall-clock time; LOG_SECONDS (4) a case.
 
-for file <- ~w(../test/support/eventually ../test/support/cluster support/bench support/pg_bench) do
+for file <-
+      ~w(../test/support/eventually ../test/support/cluster support/bench support/pg_bench support/log_node) do
   Code.require_file("#{file}.ex", __DIR__)
-end
-
-defmodule LogBench.Node do
-  @moduledoc "What either node does; the second one loads this file's modules from here."
-  alias Causeway.Log
-
-  @doc "Starts a log that goes on when the caller has ended, and a reader of all."
-  def start(options) do
-    {_, ref} =
-      spawn_monitor(fn ->
-        Process.flag(:trap_exit, true)
-        {:ok, log} = Log.start_link(name: Bench, connection: options)
-        Process.unlink(log)
-        test = self()
-        spawn(fn -> read(test) end)
-        receive do: (:reading -> :ok)
-        exit(:started)
-      end)
-
-    receive do: ({:DOWN, ^ref, _, _, :started} -> await_stream())
-  end
-
-  defp await_stream do
-    {:ok, %{stream: stream}} = Log.info(Bench)
-    if stream == :streaming, do: :ok, else: Process.sleep(20) && await_stream()
-  end
-
-  defp read(starter) do
-    Process.register(self(), :bench_reader)
-    {:ok, ref, _} = Log.subscribe(Bench, ">")
-    send(starter, :reading)
-    count(ref, 0, [])
-  end
-
-  # Payloads that are times tell how long it took.
-  defp count(ref, n, latencies) do
-    receive do
-      {:causeway, ^ref, messages} ->
-        now = System.os_time(:microsecond)
-        new = for %{payload: {:sent, then}} <- messages, do: now - then
-        count(ref, n + length(messages), new ++ latencies)
-
-      {:count, pid} ->
-        send(pid, {:count, n})
-        count(ref, n, latencies)
-
-      {:latencies, pid} ->
-        send(pid, {:latencies, latencies})
-        count(ref, n, [])
-    end
-  end
-
-  def count, do: ask(:count)
-  def latencies, do: ask(:latencies)
-
-  defp ask(what) do
-    send(:bench_reader, {what, self()})
-    receive do: ({^what, result} -> result)
-  end
 end
 
 defmodule LogBench.Counter do
@@ -86,26 +28,19 @@ defmodule LogBench do
       options = PgBench.options(server)
       other = Cluster.start_alone()
 
-      for {module, binary} <- modules(),
-          do: Cluster.on(other, :code, :load_binary, [module, 'log.exs', binary])
-
+      Cluster.on(other, Code, :require_file, [Path.expand("support/log_node.ex", __DIR__)])
       :ok = Node.start(options)
       :ok = Cluster.on(other, Node, :start, [options], 30_000)
 
       notify = notify(options)
       publish(other, 1, [{"LISTEN/NOTIFY and row, two listeners", notify}])
-      published = publish(other, 100, [])
+      publish(other, 100, [])
       latency(other, options)
-      replay(published)
+      replay()
       consume()
     end
 
     fast_path()
-  end
-
-  # They were compiled by this script.
-  defp modules do
-    for {module, binary} <- Process.get(:modules), do: {module, binary}
   end
 
   defp seconds,
@@ -129,8 +64,6 @@ defmodule LogBench do
       "/s",
       peers
     )
-
-    elem(before, 0) + total
   end
 
   defp publish_one(n, 1), do: with({:ok, _} <- Log.publish(Bench, "t.#{n}", @payload), do: 1)
@@ -262,7 +195,7 @@ defmodule LogBench do
 
   # ---- reading ----
 
-  defp replay(_published) do
+  defp replay do
     {:ok, %{partitions: partitions}} = Log.info(Bench)
     total = partitions |> Enum.map(& &1.last) |> Enum.sum()
     began = System.monotonic_time(:microsecond)
@@ -397,14 +330,5 @@ defmodule LogBench do
     defp fast_path, do: :ok
   end
 end
-
-# The second node is given the modules that it runs.
-Process.put(
-  :modules,
-  for(
-    {LogBench.Node = module, binary} <- Code.compile_string("", "none") ++ [],
-    do: {module, binary}
-  )
-)
 
 LogBench.run()
