@@ -7,6 +7,9 @@ defmodule Causeway.Log.Writer do
   alias Causeway.Log.{Error, Events, Runtime}
   alias Causeway.Postgres
 
+  # How often it lets others run before it commits fewer than before.
+  @yields 8
+
   @doc "The writer of a partition."
   def of(rt, partition), do: Runtime.process(rt, :Writer, rem(partition, rt.opts.writers))
 
@@ -32,34 +35,45 @@ defmodule Causeway.Log.Writer do
 
   @impl true
   def init({rt, n}) do
-    {:ok, %{rt: rt, conn: connection(rt, n), sql: sql(rt)}}
+    {:ok, %{rt: rt, conn: connection(rt, n), sql: sql(rt), last: 1}}
   end
 
   defp sql(rt), do: "SELECT #{rt.schema}.log_append($1, $2, $3, $4, $5, $6, $7)"
 
   @impl true
   def handle_info({:publish, _, _, _, count, bytes, _} = request, state) do
-    [request]
-    |> gather(count, bytes, state.rt.opts)
-    |> Enum.reverse()
-    |> Enum.reject(&late?/1)
-    |> commit(state)
-
-    {:noreply, state}
+    requests = gather([request], count, bytes, state.rt.opts, state.last, @yields)
+    requests |> Enum.reverse() |> Enum.reject(&late?/1) |> commit(state)
+    {:noreply, %{state | last: length(requests)}}
   end
 
   def handle_info(_, state), do: {:noreply, state}
 
-  defp gather(requests, count, bytes, %{batch_messages: most, batch_bytes: most_bytes})
+  # Those who were answered just now are about to publish again: while there are fewer than the last time, they are let run.
+  # Who publishes alone waits for nobody.
+  defp gather(
+         requests,
+         count,
+         bytes,
+         %{batch_messages: most, batch_bytes: most_bytes},
+         _wanted,
+         _yields
+       )
        when count >= most or bytes >= most_bytes,
        do: requests
 
-  defp gather(requests, count, bytes, opts) do
+  defp gather(requests, count, bytes, opts, wanted, yields) do
     receive do
       {:publish, _, _, _, n, size, _} = request ->
-        gather([request | requests], count + n, bytes + size, opts)
+        gather([request | requests], count + n, bytes + size, opts, wanted - 1, yields)
     after
-      0 -> requests
+      0 ->
+        if wanted > 1 and yields > 0 do
+          :erlang.yield()
+          gather(requests, count, bytes, opts, wanted, yields - 1)
+        else
+          requests
+        end
     end
   end
 

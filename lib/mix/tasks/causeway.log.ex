@@ -33,7 +33,13 @@ defmodule Mix.Tasks.Causeway.Log do
     for {switch, _} <- invalid, do: Mix.raise("#{switch}: no such option, or not with this value")
     Mix.Task.run("app.config")
     {:ok, _} = Application.ensure_all_started(:causeway)
-    command(words, start!(opts), opts)
+    log = start!(opts)
+
+    try do
+      command(words, log, opts)
+    after
+      Supervisor.stop(log)
+    end
   end
 
   # Whoever looks makes no tables, and needs no replication slot.
@@ -41,7 +47,6 @@ defmodule Mix.Tasks.Causeway.Log do
     name = __MODULE__
     connection = if url = opts[:url], do: url, else: []
     schema = opts[:schema] || "causeway"
-    Process.flag(:trap_exit, true)
 
     {:ok, pid} =
       Log.start_link(
@@ -54,8 +59,8 @@ defmodule Mix.Tasks.Causeway.Log do
         readers: 1
       )
 
-    receive do: ({:EXIT, ^pid, reason} -> Mix.raise(Exception.format_exit(reason))),
-            after: (0 -> name)
+    Process.unlink(pid)
+    name
   end
 
   defp command(["info"], log, _opts) do
@@ -69,7 +74,7 @@ defmodule Mix.Tasks.Causeway.Log do
 
   defp command(["tail" | topic], log, opts) do
     from = from(opts[:from] || "now")
-    {:ok, ref, _} = ok!(Log.subscribe(log, List.first(topic) || ">", from: from))
+    {ref, _cursor} = ok!(Log.subscribe(log, List.first(topic) || ">", from: from))
     tail(ref, opts[:count] || :infinity)
   end
 
@@ -154,6 +159,6 @@ defmodule Mix.Tasks.Causeway.Log do
 
   defp ok!(:ok), do: :ok
   defp ok!({:ok, result}), do: result
-  defp ok!({:ok, _, _} = result), do: result
+  defp ok!({:ok, ref, cursor}), do: {ref, cursor}
   defp ok!({:error, error}), do: Mix.raise(Exception.message(error))
 end
