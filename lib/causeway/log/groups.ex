@@ -93,6 +93,15 @@ defmodule Causeway.Log.Groups do
     counts(Postgres.query(conn, sql, params))
   end
 
+  @doc "The same of many `{partition, epoch, upto}`: the partitions for which it counts."
+  def acks(conn, rt, group, acks) do
+    columns = for n <- 0..2, do: Enum.map(acks, &elem(&1, n))
+
+    with {:ok, %{rows: rows}} <-
+           Postgres.query(conn, "SELECT #{rt.schema}.log_acks($1, $2, $3, $4)", [group | columns]),
+         do: {:ok, Enum.concat(rows)}
+  end
+
   @doc "The same, if that is what was acknowledged before, and all of these are still parked."
   def ack_once(conn, rt, group, row, expected, upto, done) do
     sql = "SELECT #{rt.schema}.log_ack($1, $2, $3, $4, $5, $6)"

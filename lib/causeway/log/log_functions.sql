@@ -440,3 +440,12 @@ BEGIN
   RETURN NULL;
 END
 $$
+--;
+-- The same for many partitions of a member at once: those that it still has.
+CREATE OR REPLACE FUNCTION SCHEMA.log_acks(grp text, partitions int[], epochs bigint[], uptos bigint[]) RETURNS SETOF int
+LANGUAGE sql VOLATILE AS $$
+  UPDATE SCHEMA.log_positions q SET acked = greatest(q.acked, x.upto)
+  FROM unnest(partitions, epochs, uptos) x (p, e, upto)
+  WHERE q.name = grp AND q.partition = x.p AND q.epoch = x.e AND q.owner IS NOT NULL
+  RETURNING q.partition
+$$

@@ -4,10 +4,10 @@ defmodule Causeway.Log.Member do
   # could not say so for as long as its lease, others may have them, and its owners are stopped before that.
 
   use GenServer
-  alias Causeway.Log.{Events, Groups, Owner, Runtime}
+  alias Causeway.Log.{Acker, Events, Groups, Owner, Runtime}
   alias Causeway.Postgres
 
-  defstruct [:opts, :id, :conns, :rt, :timer, :until, :revision, owners: %{}]
+  defstruct [:opts, :id, :conns, :acker, :rt, :timer, :until, :revision, owners: %{}]
 
   def start_link(opts) do
     Owner.matcher!(opts)
@@ -84,7 +84,15 @@ defmodule Causeway.Log.Member do
     id =
       state.id || "#{rt.publisher}/#{Base.encode32(:crypto.strong_rand_bytes(5), case: :lower)}"
 
-    %{state | rt: rt, conns: conns, id: id}
+    if state.acker, do: stop_acker(state.acker)
+    {:ok, acker} = Acker.start_link(rt, hd(conns), state.opts.group)
+    %{state | rt: rt, conns: conns, id: id, acker: acker}
+  end
+
+  # Of a log that was started again: it knows the one before.
+  defp stop_acker(acker) do
+    Process.unlink(acker)
+    Process.exit(acker, :kill)
   end
 
   defp start_connection(rt) do
@@ -139,7 +147,7 @@ defmodule Causeway.Log.Member do
 
   defp start(state, row) do
     conn = Enum.at(state.conns, rem(row.partition, length(state.conns)))
-    {:ok, pid} = Owner.start_link(state.rt, state.opts, conn, row)
+    {:ok, pid} = Owner.start_link(state.rt, state.opts, conn, state.acker, row)
 
     Events.emit(state.opts.log, :claimed, %{}, %{
       group: state.opts.group,

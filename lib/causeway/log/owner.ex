@@ -7,7 +7,7 @@ defmodule Causeway.Log.Owner do
   # It may be killed at any moment: see Causeway.Log.Member.
 
   use GenServer, restart: :temporary
-  alias Causeway.Log.{Call, Error, Events, Feed, Groups, Runtime, Topic}
+  alias Causeway.Log.{Acker, Call, Error, Events, Feed, Groups, Runtime, Topic}
 
   # Until what could not be read or acknowledged is tried again; until what nobody wants is acknowledged.
   @again_ms 100
@@ -16,11 +16,24 @@ defmodule Causeway.Log.Owner do
   # `known`: numbers that were read and parked by an owner which did not come to acknowledge what was before them;
   # `queue`: read and not handled; `parked`: by number, with `:at`, when it is due; `lines`: by key, the numbers of its parked
   # messages in order
-  defstruct [:member, :rt, :opts, :conn, :row, :matcher, :feed, :flag, :timer, :acked, :known] ++
+  defstruct [
+              :member,
+              :rt,
+              :opts,
+              :conn,
+              :acker,
+              :row,
+              :matcher,
+              :feed,
+              :flag,
+              :timer,
+              :acked,
+              :known
+            ] ++
               [queue: [], parked: %{}, lines: %{}]
 
-  def start_link(rt, opts, conn, row),
-    do: GenServer.start_link(__MODULE__, {self(), rt, opts, conn, row})
+  def start_link(rt, opts, conn, acker, row),
+    do: GenServer.start_link(__MODULE__, {self(), rt, opts, conn, acker, row})
 
   @doc "Raises when the option is no topic or pattern."
   def matcher!(opts) do
@@ -31,7 +44,7 @@ defmodule Causeway.Log.Owner do
   end
 
   @impl true
-  def init({member, rt, opts, conn, row}) do
+  def init({member, rt, opts, conn, acker, row}) do
     # Calls that fail are told of by their exits.
     Process.flag(:trap_exit, true)
 
@@ -40,6 +53,7 @@ defmodule Causeway.Log.Owner do
       rt: rt,
       opts: opts,
       conn: conn,
+      acker: acker,
       row: row,
       acked: row.acked,
       matcher: matcher!(opts),
@@ -148,7 +162,7 @@ defmodule Causeway.Log.Owner do
   defp commit(state, done, parked) do
     upto = upto(state)
 
-    case Groups.ack(state.conn, state.rt, state.opts.group, state.row, upto, done, parked) do
+    case acknowledge(state, upto, done, parked) do
       :ok ->
         tell_parked(parked, state)
         {:more, park(parked, settle(done, %{state | acked: upto}))}
@@ -162,6 +176,11 @@ defmodule Causeway.Log.Owner do
         commit(state, done, parked)
     end
   end
+
+  defp acknowledge(state, upto, [], []), do: Acker.ack(state.acker, state.row, upto)
+
+  defp acknowledge(state, upto, done, parked),
+    do: Groups.ack(state.conn, state.rt, state.opts.group, state.row, upto, done, parked)
 
   # All of the feed that was handled, and what of it nobody wanted.
   defp upto(%{queue: [entry | _]}), do: sequence(entry) - 1
