@@ -118,7 +118,7 @@ defmodule LogBench do
 
     await_notified(counter, 2 * total)
     rate = total * 1_000_000 / (System.monotonic_time(:microsecond) - began)
-    for pid <- listeners, do: Process.exit(pid, :kill)
+    for pid <- listeners, do: send(pid, :stop)
     for conn <- [conn | conns], do: GenServer.stop(conn)
     rate
   end
@@ -138,8 +138,10 @@ defmodule LogBench do
   end
 
   defp listen(counter) do
-    receive do: ({:notification, _, _, _, _} -> :counters.add(counter, 1, 1))
-    listen(counter)
+    receive do
+      {:notification, _, _, _, _} -> :counters.add(counter, 1, 1) && listen(counter)
+      :stop -> :ok
+    end
   end
 
   defp await_notified(counter, total) do
