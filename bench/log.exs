@@ -200,18 +200,17 @@ defmodule LogBench do
   defp replay do
     {:ok, %{partitions: partitions}} = Log.info(Bench)
     total = partitions |> Enum.map(& &1.last) |> Enum.sum()
+    rate = PgBench.percentile(for(_ <- 1..3, do: replay(total)), 0.5)
+    line("log", "replay of #{div(total, 1000)},000 to one reader", rate, "/s")
+  end
+
+  defp replay(total) do
     began = System.monotonic_time(:microsecond)
     {:ok, ref, _} = Log.subscribe(Bench, ">", from: :beginning)
     take(ref, total)
-
-    line(
-      "log",
-      "replay of #{div(total, 1000)},000 to one reader",
-      total * 1_000_000 / (System.monotonic_time(:microsecond) - began),
-      "/s"
-    )
-
+    took = System.monotonic_time(:microsecond) - began
     Log.unsubscribe(Bench, ref)
+    total * 1_000_000 / took
   end
 
   defp take(_ref, left) when left <= 0, do: :ok

@@ -13,7 +13,8 @@ defmodule Causeway.Log.Call do
   @spec all(map, [[map]], pos_integer) :: [{[map], result}]
   def all(owner, lists, concurrency) do
     {now, later} = Enum.split(lists, concurrency)
-    running = for entries <- now, into: %{}, do: start(owner, entries, &handle(owner, &1, nil))
+    caller = caller(owner)
+    running = for entries <- now, into: %{}, do: start(owner, entries, &handle(caller, &1, nil))
     gather(owner, running, later, [])
   end
 
@@ -25,7 +26,8 @@ defmodule Causeway.Log.Call do
 
     case later do
       [next | later] ->
-        {pid, about} = start(owner, next, &handle(owner, &1, nil))
+        caller = caller(owner)
+        {pid, about} = start(owner, next, &handle(caller, &1, nil))
         gather(owner, Map.put(running, pid, about), later, [{entries, result} | done])
 
       [] ->
@@ -39,7 +41,8 @@ defmodule Causeway.Log.Call do
   """
   @spec transaction(map, [map], non_neg_integer) :: result | :fenced
   def transaction(owner, entries, upto) do
-    {pid, about} = start(owner, entries, &in_transaction(owner, &1, upto))
+    caller = caller(owner)
+    {pid, about} = start(owner, entries, &in_transaction(caller, &1, upto))
     {_, _, result} = await(owner, %{pid => about})
     result
   end
@@ -85,9 +88,11 @@ defmodule Causeway.Log.Call do
     {module, _} = handler(owner)
 
     if function_exported?(module, :handle_gap, 2) do
+      caller = caller(owner)
+
       {pid, about} =
         start(owner, [], fn [] ->
-          module.handle_gap(gap, context(owner, nil))
+          module.handle_gap(gap, context(caller, nil))
           :ok
         end)
 
@@ -98,6 +103,20 @@ defmodule Causeway.Log.Call do
   end
 
   # ---- processes ----
+
+  # What a call needs of its owner, which may have a page of messages besides: all of this is copied.
+  defp caller(owner) do
+    parked = for {n, _} <- owner.parked, into: %{}, do: {n, true}
+
+    %{
+      rt: owner.rt,
+      opts: owner.opts,
+      row: owner.row,
+      conn: owner.conn,
+      acked: owner.acked,
+      parked: parked
+    }
+  end
 
   defp start(owner, entries, fun) do
     parent = self()

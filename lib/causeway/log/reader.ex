@@ -6,7 +6,7 @@ defmodule Causeway.Log.Reader do
   alias Causeway.Log.{Events, Feed, Runtime}
 
   # Until there is another look at a mailbox that was full, or a table that did not have it yet or could not be read.
-  @full_ms 5
+  @full_ms 1
   @again_ms 50
 
   defstruct [:rt, :ref, :pid, :matcher, :opts, :flag, :timer, :feeds]
@@ -82,7 +82,7 @@ defmodule Causeway.Log.Reader do
     if full?(state) do
       {:halt, {:wait, @full_ms, state}}
     else
-      case Feed.next(state.feeds[p], state.matcher) do
+      case gather(state.feeds[p], state, [], 0) do
         {:ok, messages, feed} ->
           tell(messages, state)
           {:cont, {[p | more], put(state, feed)}}
@@ -99,6 +99,27 @@ defmodule Causeway.Log.Reader do
       end
     end
   end
+
+  # Small batches go together.
+  defp gather(feed, %{opts: %{max_messages: most}} = state, messages, n) do
+    case Feed.next(feed, state.matcher) do
+      {:ok, more, feed} when n + length(more) < most ->
+        gather(feed, state, [more | messages], n + length(more))
+
+      {:ok, more, feed} ->
+        {:ok, joined([more | messages]), feed}
+
+      # What is after these comes with the next look.
+      _ when messages != [] ->
+        {:ok, joined(messages), feed}
+
+      other ->
+        other
+    end
+  end
+
+  defp joined([one]), do: one
+  defp joined(lists), do: lists |> Enum.reverse() |> Enum.concat()
 
   defp put(state, feed), do: %{state | feeds: %{state.feeds | feed.partition => feed}}
 

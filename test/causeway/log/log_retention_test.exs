@@ -98,7 +98,6 @@ defmodule Causeway.LogRetentionTest do
     fill(log, 1, 10)
     {:ok, _} = Log.retain(log)
     fill(log, 11, 12)
-    {:ok, _} = Log.retain(log)
 
     start_supervised!(
       {Log.Consumer, log: log, group: "g", handler: {Told, self()}, from: %{0 => 3}, lease: 600}
