@@ -196,6 +196,28 @@ defmodule Causeway.Postgres.Codec do
     end
   end
 
+  @typedoc "What a result comes in: bytes, how many rows, and those themselves where they are decoded already."
+  @type frame :: {binary, non_neg_integer} | {binary, non_neg_integer, [[term]]}
+
+  @doc """
+  A frame that has come while the server still sends others: with its rows, if C can make them. What it cannot is left for
+  when all have come: it may be asked for then, and a library of the user's may raise.
+  """
+  @spec decode_early(t | nil, binary, non_neg_integer) :: frame
+  def decode_early(%__MODULE__{result_format: 1, json: nil} = codec, bytes, n) do
+    case decode_rows(codec, bytes, n) do
+      {:ok, rows} -> {bytes, n, rows}
+      {:error, _} -> {bytes, n}
+    end
+  end
+
+  def decode_early(_codec, bytes, n), do: {bytes, n}
+
+  @doc "The same without its rows."
+  @spec undecoded(frame) :: frame
+  def undecoded({bytes, n, _rows}), do: {bytes, n}
+  def undecoded(frame), do: frame
+
   defp finish_row(%{result_format: 1} = codec, row), do: decode_json(codec, row)
 
   defp finish_row(codec, row),

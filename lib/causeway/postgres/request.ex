@@ -3,7 +3,7 @@ defmodule Causeway.Postgres.Request do
   # The caller's side of a request: sends it to the connection, and takes what comes back, undecoded. The connection
   # passes frames on as they are; what they are made of is read here.
 
-  alias Causeway.Postgres.{Error, Program, Protocol, Session}
+  alias Causeway.Postgres.{Codec, Error, Program, Protocol, Session}
 
   @typedoc """
   What a request does to the connection's lock: nothing; takes it, when it leaves a transaction open; gives it back, when
@@ -22,7 +22,7 @@ defmodule Causeway.Postgres.Request do
         }
 
   @type ended ::
-          {:ok, tag :: binary, [{binary, non_neg_integer}], [Protocol.column()] | nil}
+          {:ok, tag :: binary, [Codec.frame()], [Protocol.column()] | nil}
           | {:described, [non_neg_integer], [Protocol.column()]}
           | {:parameters, [{binary, binary}]}
           | {:error, Error.t()}
@@ -32,11 +32,13 @@ defmodule Causeway.Postgres.Request do
 
   # ---- whole answers ----
 
-  @doc "Runs a request, and gives all of its answer."
-  @spec call(Session.t(), Protocol.body(), timeout, role) :: {:ok, answer} | {:error, Error.t()}
-  def call(session, body, timeout, role \\ :plain) do
+  @doc "Runs a request, and gives all of its answer. With a codec, rows are decoded by it while others are on their way."
+  @spec call(Session.t(), Protocol.body(), timeout, role, Codec.t() | nil) ::
+          {:ok, answer} | {:error, Error.t()}
+  def call(session, body, timeout, role \\ :plain, codec \\ nil) do
     ref = start(session, body, timeout, role)
-    collect(session, ref, wait(timeout), %{ended: [], frames: [], columns: nil, notices: []})
+    acc = %{ended: [], frames: [], columns: nil, notices: [], codec: codec}
+    collect(session, ref, wait(timeout), acc)
   end
 
   defp collect(session, ref, wait, acc) do
@@ -64,7 +66,9 @@ defmodule Causeway.Postgres.Request do
   defp record({:end, n, values, tag}, acc),
     do: ended({:ok, tag, [{values, n} | acc.frames], acc.columns}, acc)
 
-  defp record({:rows, n, values}, acc), do: %{acc | frames: [{values, n} | acc.frames]}
+  defp record({:rows, n, values}, acc),
+    do: %{acc | frames: [Codec.decode_early(acc.codec, values, n) | acc.frames]}
+
   defp record({:columns, columns}, acc), do: %{acc | columns: columns}
   defp record({:described, _, _} = described, acc), do: ended(described, acc)
   defp record({:parameters, _} = parameters, acc), do: ended(parameters, acc)

@@ -417,11 +417,17 @@ defmodule Causeway.Postgres.Statements do
 
   # `failed` is asked what to do about an error of the server's, and is told the transaction's state.
   defp run(session, query, values, deadline, failed) do
-    case Request.call(session, Protocol.run(steps(query, values)), left(deadline)) do
+    body = Protocol.run(steps(query, values))
+
+    case Request.call(session, body, left(deadline), :plain, settled(query)) do
       {:ok, answer} -> finish(session, query, answer, deadline, failed)
       {:error, error} -> {:error, %{error | query: query.statement}}
     end
   end
+
+  # The codec, where the columns cannot have changed: see decode/5.
+  defp settled(%{name: name, result: codec}) when is_binary(name), do: codec
+  defp settled(_query), do: nil
 
   @doc "The steps that run a statement; of several, the last one is it."
   @spec steps(Query.t(), Protocol.values()) :: [Protocol.step()]

@@ -194,16 +194,17 @@ defmodule Causeway.Postgres.Types do
   end
 
   @doc """
-  The rows of all frames of a result, the last frame first. When a record holds a type that was not met before, or a
+  The rows of all frames of a result, the last frame first; of some they may be there already. When a record holds a type that was not met before, or a
   type has been changed since the codec was made, it looks the types up, and gives the codec to go on with.
   """
-  @spec decode(t, Codec.t(), [{binary, non_neg_integer}], fetch) ::
+  @spec decode(t, Codec.t(), [Codec.frame()], fetch) ::
           {:ok, [[term]], Codec.t()} | {:error, term}
   def decode(types, codec, frames, fetch), do: decode(types, codec, frames, fetch, [])
 
   # `tried` has what was looked up already, which does not help a second time.
   defp decode(types, codec, frames, fetch, tried) do
     with {:error, reason} <- decode_frames(codec, frames, []),
+         frames = Enum.map(frames, &Codec.undecoded/1),
          true <- reason not in tried and helps?(reason),
          {:ok, codec} <- refresh(types, codec, reason, fetch) do
       decode(types, codec, frames, fetch, [reason | tried])
@@ -219,6 +220,9 @@ defmodule Causeway.Postgres.Types do
   defp helps?(_), do: false
 
   defp decode_frames(_codec, [], rows), do: {:ok, rows}
+
+  defp decode_frames(codec, [{_bytes, _n, first} | frames], rows),
+    do: decode_frames(codec, frames, first ++ rows)
 
   defp decode_frames(codec, [{bytes, n} | frames], rows) do
     with {:ok, rows} <- Codec.decode_rows(codec, bytes, n, rows),
