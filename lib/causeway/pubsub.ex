@@ -35,6 +35,7 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
     alias Phoenix.PubSub.PG2
 
     @doc false
+    @impl Phoenix.PubSub.Adapter
     def child_spec(opts) do
       %{id: __MODULE__, start: {__MODULE__, :start_link, [opts]}, type: :supervisor}
     end

@@ -502,6 +502,25 @@ defmodule Causeway.LogTest do
       assert_raise Error, ~r/small letters/, fn -> Log.Migration.up(conn, schema: "x; drop") end
     end
 
+    @tag :capture_log
+    test "that do not fit end the log, and one that comes later is waited for", context do
+      Process.flag(:trap_exit, true)
+      {:ok, conn} = Postgres.start_link(context.options)
+      :ok = Log.Migration.up(conn, partitions: 4)
+      {:ok, pid} = Log.start_link(name: Misfit, connection: context.options, partitions: 5)
+      assert_receive {:EXIT, ^pid, _}, 10_000
+      assert {:error, %Error{reason: {:not_running, Misfit}}} = Log.publish(Misfit, "t", 1)
+
+      nowhere = Keyword.put(context.options, :port, 1)
+      {:ok, pid} = Log.start_link(name: Early, connection: nowhere)
+
+      assert {:error, %Error{reason: {:not_ready, Early, _}} = error} =
+               Log.publish(Early, "t", 1, timeout: 500)
+
+      assert Exception.message(error) =~ "no connection"
+      Supervisor.stop(pid)
+    end
+
     test "the partition of a topic is the same for Elixir and SQL", context do
       {:ok, conn} = Postgres.start_link(context.options)
       :ok = Log.Migration.up(conn)
