@@ -18,17 +18,10 @@ defmodule Causeway.Log.Events do
   | `[..., :check_failed]` | | `:error` |
   """
 
-  @doc false
-  # Asked when a log starts: looking for a module that is not there takes a millisecond.
-  def load, do: Code.ensure_loaded?(:telemetry) and Application.ensure_all_started(:telemetry)
+  alias Causeway.Telemetry
 
   @doc false
   def emit(log, name, measurements, metadata \\ %{}) do
-    if function_exported?(:telemetry, :execute, 3) do
-      metadata = Map.put(metadata, :log, log)
-      apply(:telemetry, :execute, [[:causeway, :log, name], measurements, metadata])
-    end
-
-    :ok
+    Telemetry.emit([:log, name], measurements, Map.put(metadata, :log, log))
   end
 end

@@ -3,6 +3,7 @@ defmodule Causeway.Log.Options do
   # One list says what there is, what it must be, and what it is for; docs and checks are made of it.
 
   alias Causeway.Log.{Error, Topic}
+  alias Causeway.Schema
 
   @start [
     name: {:name, nil, "an atom, the log's name in this VM. Required."},
@@ -107,17 +108,10 @@ defmodule Causeway.Log.Options do
     name: {:name, nil, "a name for the process."}
   ]
 
-  def docs(:consumer), do: docs(@consumer)
-  def docs(:start), do: docs(@start)
-  def docs(:publish), do: docs(@publish)
-  def docs(:subscribe), do: docs(@subscribe)
-
-  def docs(schema) do
-    Enum.map_join(schema, "\n", fn {key, {_, default, doc}} ->
-      default = if default in [nil, []], do: "", else: " Default: `#{inspect(default)}`."
-      "  * `:#{key}` - #{doc}#{default}"
-    end)
-  end
+  def docs(:consumer), do: Schema.docs(@consumer)
+  def docs(:start), do: Schema.docs(@start)
+  def docs(:publish), do: Schema.docs(@publish)
+  def docs(:subscribe), do: Schema.docs(@subscribe)
 
   def start!(opts) do
     opts = check!(opts, @start)

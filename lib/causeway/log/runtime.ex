@@ -3,7 +3,7 @@ defmodule Causeway.Log.Runtime do
   # What every process of a log, and every caller, knows of it. How far each partition goes stands in an atomic, and the
   # latest messages in an ETS table, so that readers wait for nobody.
 
-  alias Causeway.Log.{Error, Events, Migration}
+  alias Causeway.Log.{Error, Migration}
   alias Causeway.Postgres.Json
 
   @enforce_keys [:name, :opts, :schema, :publisher, :atoms, :json, :recent, :readers, :state, :id]
@@ -13,7 +13,7 @@ defmodule Causeway.Log.Runtime do
 
   @doc "Of a log that starts. What the server has to say comes with `ready/2`."
   def new(opts) do
-    Events.load()
+    Causeway.Telemetry.load()
     id = Base.encode32(:crypto.strong_rand_bytes(10), case: :lower)
 
     rt = %__MODULE__{

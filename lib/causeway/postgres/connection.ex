@@ -70,7 +70,7 @@ defmodule Causeway.Postgres.Connection do
   @impl true
   def init({secret, opts}) do
     Process.flag(:trap_exit, true)
-    Events.load()
+    Causeway.Telemetry.load()
     options = secret.()
     table = :ets.new(__MODULE__, [:public, read_concurrency: true])
 

@@ -12,24 +12,17 @@ defmodule Causeway.Postgres.Events do
   | `[..., :disconnect]` | | `:reason`, a sentence |
   """
 
-  @doc false
-  # Asked when a connection starts: looking for a module that is not there takes a millisecond.
-  def load, do: Code.ensure_loaded?(:telemetry) and Application.ensure_all_started(:telemetry)
+  alias Causeway.Telemetry
 
   @doc false
   def emit(connection, name, measurements, metadata \\ %{}) do
-    if function_exported?(:telemetry, :execute, 3) do
-      metadata = Map.put(metadata, :connection, connection)
-      apply(:telemetry, :execute, [[:causeway, :postgres, name], measurements, metadata])
-    end
-
-    :ok
+    Telemetry.emit([:postgres, name], measurements, Map.put(metadata, :connection, connection))
   end
 
   @doc false
   # Of a statement; what it takes to measure one is only spent when somebody listens.
   def query(connection, sql, opts, fun) do
-    if function_exported?(:telemetry, :execute, 3) do
+    if Telemetry.loaded?() do
       began = System.monotonic_time()
       result = fun.()
       told = told(result)

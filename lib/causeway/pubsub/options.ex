@@ -25,7 +25,7 @@ defmodule Causeway.PubSub.Options do
 
   defstruct Keyword.keys(@schema) ++ [:name, :adapter_name, :node, :id, :prefix, :pattern]
 
-  def docs, do: Options.docs(@schema)
+  def docs, do: Causeway.Schema.docs(@schema)
 
   def new!(opts) do
     {own, phoenix} = Keyword.split(opts, Keyword.keys(@schema))

@@ -16,17 +16,10 @@ defmodule Causeway.Store.Events do
   | `[..., :new_actor]` | | `:actor`, `:reason` |
   """
 
-  @doc false
-  # Asked when a store starts: looking for a module that is not there takes a millisecond.
-  def load, do: Code.ensure_loaded?(:telemetry) and Application.ensure_all_started(:telemetry)
+  alias Causeway.Telemetry
 
   @doc false
   def emit(store, name, measurements, metadata \\ %{}) do
-    if function_exported?(:telemetry, :execute, 3) do
-      metadata = Map.put(metadata, :store, store)
-      apply(:telemetry, :execute, [[:causeway, :store, name], measurements, metadata])
-    end
-
-    :ok
+    Telemetry.emit([:store, name], measurements, Map.put(metadata, :store, store))
   end
 end

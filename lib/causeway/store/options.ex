@@ -2,6 +2,7 @@ defmodule Causeway.Store.Options do
   @moduledoc false
   # One list says what there is, what it must be, and what it is for; docs and checks are made of it.
 
+  alias Causeway.Schema
   alias Causeway.Store.Error
 
   @start [
@@ -43,15 +44,8 @@ defmodule Causeway.Store.Options do
 
   @subscribe [since: {:clock, nil, "the clock of an earlier event, to go on after that."}]
 
-  def docs(:start), do: docs(@start)
-  def docs(:transaction), do: docs(@transaction)
-
-  def docs(schema) do
-    Enum.map_join(schema, "\n", fn {key, {_, default, doc}} ->
-      default = if default in [nil, []], do: "", else: " Default: `#{inspect(default)}`."
-      "  * `:#{key}` - #{doc}#{default}"
-    end)
-  end
+  def docs(:start), do: Schema.docs(@start)
+  def docs(:transaction), do: Schema.docs(@transaction)
 
   def start!(opts), do: check!(opts, @start) |> require!(:name) |> require!(:replica)
 

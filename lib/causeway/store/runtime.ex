@@ -3,7 +3,7 @@ defmodule Causeway.Store.Runtime do
   # What every process of a store, and every caller, knows of it. The current version stands in an ETS table,
   # so that reads wait for nobody.
 
-  alias Causeway.Store.{Error, Events}
+  alias Causeway.Store.Error
 
   # `flags`: 1: the publisher wants versions; 2: versions on their way to it; 3: some were left out
   # `processes`: the names of those that every commit goes through
@@ -14,7 +14,7 @@ defmodule Causeway.Store.Runtime do
   @skipped 3
 
   def new(opts) do
-    Events.load()
+    Causeway.Telemetry.load()
     name = Keyword.fetch!(opts, :name)
     table = :ets.new(name, [:public, read_concurrency: true])
     processes = Map.new([Committer, LogWriter, Publisher], &{&1, process(name, &1)})

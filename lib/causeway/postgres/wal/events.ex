@@ -16,17 +16,14 @@ defmodule Causeway.Postgres.WAL.Events do
   | `[..., :status]` | those of `Causeway.Postgres.WAL.info/1` that are numbers, once a second while there is something new | |
   """
 
-  @doc false
-  # Asked when a consumer starts: looking for a module that is not there takes a millisecond.
-  def load, do: Code.ensure_loaded?(:telemetry) and Application.ensure_all_started(:telemetry)
+  alias Causeway.Telemetry
 
   @doc false
   def emit(options, name, measurements, metadata \\ %{}) do
-    if function_exported?(:telemetry, :execute, 3) do
-      metadata = Map.merge(metadata, %{slot: options.slot, name: options.name})
-      apply(:telemetry, :execute, [[:causeway, :wal, name], measurements, metadata])
-    end
-
-    :ok
+    Telemetry.emit(
+      [:wal, name],
+      measurements,
+      Map.merge(metadata, %{slot: options.slot, name: options.name})
+    )
   end
 end

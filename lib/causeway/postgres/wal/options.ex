@@ -3,6 +3,7 @@ defmodule Causeway.Postgres.WAL.Options do
   # One list says what there is, what it must be, and what it is for; docs and checks are made of it.
 
   alias Causeway.Postgres.{LSN, Options, Types}
+  alias Causeway.Schema
   require LSN
 
   @schema [
@@ -98,14 +99,7 @@ defmodule Causeway.Postgres.WAL.Options do
   @type t :: %__MODULE__{}
 
   @doc "Markdown of the options."
-  def docs do
-    Enum.map_join(@schema, "\n", fn {name, {_, default, doc}} ->
-      default =
-        if default in [nil, [], :default], do: "", else: " Default: `#{inspect(default)}`."
-
-      "  * `:#{name}` - #{doc}#{default}"
-    end)
-  end
+  def docs, do: Schema.docs(@schema)
 
   @doc "The options, or an `ArgumentError` that names the one that cannot be."
   @spec new!(keyword) :: t

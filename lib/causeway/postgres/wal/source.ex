@@ -81,7 +81,7 @@ defmodule Causeway.Postgres.WAL.Source do
   @impl true
   def init({options, secret}) do
     Process.flag(:trap_exit, true)
-    Events.load()
+    Causeway.Telemetry.load()
     counters = Counters.new()
 
     case Consumer.start_link(options, secret, counters) do
