@@ -53,10 +53,15 @@ struct port_job {
     /* When to call `tick` at the latest, in port_now's time, or PORT_NEVER. NULL for never. */
     int64_t (*wake)(const struct port *port);
     void (*tick)(struct port *port);
+    /* The server says something beside what it answers. NULL where the VM is told, and that is all.
+     */
+    void (*notice)(struct port *port, const PGresult *res);
     /* Frees `work`. NULL where port_free is enough. */
     void (*free)(void *work);
     /* The socket is not to be read from: libpq does that by itself, in connecting. */
     bool raw;
+    /* What comes is better taken in larger pieces than at once: it waits asleep. */
+    bool patient;
 };
 
 extern const struct port_job port_idle_job, port_connect_job, port_run_job, port_copy_in_job,

@@ -194,7 +194,10 @@ static void note_host(struct port *port, struct connect *c) {
 /* ---- attempts ---- */
 
 static void on_notice(void *arg, const PGresult *res) {
-    port_tell_notice(arg, res);
+    struct port *port = arg;
+    port_tell_notice(port, res);
+    if (port->job->notice)
+        port->job->notice(port, res);
 }
 
 static void add(struct connect *c, size_t *n, const char *key, const char *value) {
@@ -340,8 +343,13 @@ static void free_connect(void *work) {
     port_free(c);
 }
 
-const struct port_job port_connect_job = {wants, advance, NULL,         stop,
-                                          wake,  tick,    free_connect, true};
+const struct port_job port_connect_job = {.wants = wants,
+                                          .advance = advance,
+                                          .stop = stop,
+                                          .wake = wake,
+                                          .tick = tick,
+                                          .free = free_connect,
+                                          .raw = true};
 
 /* ---- the request ---- */
 

@@ -375,7 +375,9 @@ static void turn(struct port *port) {
     bool again = port->held && port_may_read(port);
     watch(port, fds);
     port->held |= again;
-    enum port_wait_for what = port->job == &port_idle_job ? PORT_WAIT_VM : PORT_WAIT_SERVER;
+    enum port_wait_for what = port->job == &port_idle_job ? PORT_WAIT_VM
+                              : port->job->patient        ? PORT_WAIT_PATIENTLY
+                                                          : PORT_WAIT_SERVER;
     if (port_wait(&port->wait, what, fds, FDS, again ? 0 : wait_time(port)) < 0) {
         if (errno != EINTR)
             _exit(errno);

@@ -29,6 +29,8 @@ static int look(struct pollfd *fds, nfds_t n, int64_t until) {
 
 int port_wait(struct port_wait *wait, enum port_wait_for what, struct pollfd *fds, nfds_t n,
               int timeout) {
+    if (what == PORT_WAIT_PATIENTLY)
+        return poll(fds, n, timeout);
     int64_t began = now();
     bool may_look = timeout && wait->soon[what] && !wait->alone;
     int ready = may_look ? look(fds, n, began + LOOK) : 0;

@@ -10,11 +10,11 @@
 #include <poll.h>
 #include <stdbool.h>
 
-enum port_wait_for { PORT_WAIT_VM, PORT_WAIT_SERVER, PORT_WAITS };
+enum port_wait_for { PORT_WAIT_VM, PORT_WAIT_SERVER, PORT_WAIT_PATIENTLY };
 
 struct port_wait {
     bool alone; /* there is but one processor: who looks keeps the others from working */
-    bool soon[PORT_WAITS];
+    bool soon[PORT_WAIT_PATIENTLY];
 };
 
 void port_wait_init(struct port_wait *wait);

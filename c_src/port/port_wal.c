@@ -51,6 +51,7 @@ struct wal {
     int64_t asked_at;    /* for an answer */
     uint32_t unanswered; /* how often it was asked since it last said something */
     int64_t report_at;
+    bool lacking; /* the server has left something out */
     bool resting; /* in a replay, until the loop has been round */
     bool news;    /* something has come since the last report */
     struct port_wal_report report;
@@ -170,7 +171,8 @@ static void take_data(struct port *port, struct wal *w, const uint8_t *s, size_t
 static void take_keepalive(struct port *port, struct wal *w, const uint8_t *s) {
     w->report.server = cw_load64be(s + 1);
     w->report.sent_at = (int64_t)cw_load64be(s + 9);
-    cw_assembly_keepalive(w->assembly, w->report.server);
+    if (!w->lacking)
+        cw_assembly_keepalive(w->assembly, w->report.server);
     uint64_t confirmed = cw_positions_confirmed(cw_assembly_positions(w->assembly));
     if (s[17] && (confirmed != w->told || port_now() >= w->told_at + ANSWER_MS))
         tell_server(port, w, false);
@@ -178,6 +180,16 @@ static void take_keepalive(struct port *port, struct wal *w, const uint8_t *s) {
         tell_by(w, w->told_at + ANSWER_MS);
     else
         confirm(port, w);
+}
+
+/* PostgreSQL 18 goes on without a publication that is not there. The VM ends the connection when it
+ * is told; until then nothing is confirmed that the server only seems to have sent. */
+static void take_notice(struct port *port, const PGresult *res) {
+    struct wal *w = port->work;
+    const char *code = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+    const char *routine = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
+    if (code && routine && !strcmp(code, "55000") && !strcmp(routine, "LoadPublications"))
+        w->lacking = true;
 }
 
 static void take_message(struct port *port, struct wal *w, const uint8_t *s, size_t n) {
@@ -422,7 +434,9 @@ const struct port_job port_wal_job = {.wants = wants,
                                       .stop = stop,
                                       .wake = wake,
                                       .tick = tick,
-                                      .free = free_work};
+                                      .notice = take_notice,
+                                      .free = free_work,
+                                      .patient = true};
 
 static struct wal *new_work(struct port *port, const struct port_replicate *r) {
     struct wal *w = port_alloc(sizeof *w + r->dir.n + 1);

@@ -53,7 +53,7 @@ defmodule Causeway.Cluster do
       :peer.start_link(%{
         connection: :standard_io,
         wait_boot: 30_000,
-        args: ['+S', '1', '-pa' | :code.get_path()]
+        args: [~c"+S", ~c"1", ~c"-pa" | :code.get_path()]
       })
 
     {:ok, _} = :peer.call(peer, :application, :ensure_all_started, [:elixir])
