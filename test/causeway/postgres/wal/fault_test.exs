@@ -387,7 +387,8 @@ defmodule Causeway.Postgres.WAL.FaultTest do
     eventually(fn -> slot(context) == nil end)
   end
 
-  test "the making of a slot waits for open transactions, and says so", context do
+  # A task with a transaction that has written, until it is told to `:commit`.
+  defp open_transaction(context) do
     {:ok, conn} = Causeway.Postgres.start_link(context.options)
     test = self()
 
@@ -401,6 +402,11 @@ defmodule Causeway.Postgres.WAL.FaultTest do
       end)
 
     assert_receive :open, 5_000
+    task
+  end
+
+  test "the making of a slot waits for open transactions, and says so", context do
+    task = open_transaction(context)
     wal = start_wal(context)
     assert_receive {:event, {:waiting, :slot_creation}}, 10_000
     assert WAL.info(wal).status == {:waiting, :slot_creation}
@@ -412,19 +418,7 @@ defmodule Causeway.Postgres.WAL.FaultTest do
   end
 
   test "or is given up after a while, and tried again; or stopped, and leaves nothing", context do
-    {:ok, conn} = Causeway.Postgres.start_link(context.options)
-    test = self()
-
-    task =
-      Task.async(fn ->
-        Causeway.Postgres.transaction(conn, fn tx ->
-          Causeway.Postgres.query!(tx, "insert into t values (1)")
-          send(test, :open)
-          receive do: (:commit -> :ok)
-        end)
-      end)
-
-    assert_receive :open, 5_000
+    task = open_transaction(context)
     wal = start_wal(context, slot_timeout: 300)
     slot = slot_name(context)
 
