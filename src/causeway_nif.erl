@@ -39,7 +39,8 @@
     pg_encode/2,
     pg_encode_rows/2,
     pg_decode_rows/4,
-    pg_wal_decode/6
+    pg_wal_decode/6,
+    pg_uuid_text/1
 ]).
 
 -nifs([
@@ -78,7 +79,8 @@
     pg_encode/2,
     pg_encode_rows/2,
     pg_decode_rows/4,
-    pg_wal_decode/6
+    pg_wal_decode/6,
+    pg_uuid_text/1
 ]).
 
 -on_load(load/0).
@@ -285,3 +287,8 @@ when
     Stream :: Session,
     Block :: tuple().
 pg_wal_decode(_Text, _Session, _Stream, _Frame, _Block, _Message) -> erlang:nif_error(not_loaded).
+
+%% The 16 bytes of a uuid as text, in lower case.
+
+-spec pg_uuid_text(<<_:128>>) -> <<_:288>>.
+pg_uuid_text(_Uuid) -> erlang:nif_error(not_loaded).

@@ -209,6 +209,7 @@ static ErlNifFunc calls[] = {
     {"pg_encode_rows", 2, nif_pg_encode_rows, 0},
     {"pg_decode_rows", 4, nif_pg_decode_rows, 0},
     {"pg_wal_decode", 6, nif_pg_wal_decode, 0},
+    {"pg_uuid_text", 1, nif_pg_uuid_text, 0},
     {"file_lock", 1, nif_file_lock, ERL_NIF_DIRTY_JOB_IO_BOUND},
 };
 

@@ -102,4 +102,7 @@ nif_fn nif_pg_encode_rows;
 /* (Codec, Bytes, N, Tail): the terms of N rows, in front of a list. */
 nif_fn nif_pg_decode_rows;
 
+/* pg_uuid_text(Uuid): 16 bytes as hexadecimal digits, 8-4-4-4-12. In pg_scalar.c. */
+nif_fn nif_pg_uuid_text;
+
 #endif

@@ -211,6 +211,23 @@ enum cw_err pg_get_uuid(struct pg_decode *d, const struct pg_node *node, struct 
     return s.n == 16 ? CW_OK : CW_EMALFORMED;
 }
 
+ERL_NIF_TERM nif_pg_uuid_text(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    (void)argc;
+    static const char digits[] = "0123456789abcdef";
+    ErlNifBinary uuid;
+    ERL_NIF_TERM text;
+    if (!enif_inspect_binary(env, argv[0], &uuid) || uuid.size != 16)
+        return enif_make_badarg(env);
+    unsigned char *at = enif_make_new_binary(env, 36, &text);
+    for (size_t i = 0; i < 16; i++) {
+        if (i >= 4 && i <= 10 && i % 2 == 0)
+            *at++ = '-';
+        *at++ = (unsigned char)digits[uuid.data[i] >> 4];
+        *at++ = (unsigned char)digits[uuid.data[i] & 15];
+    }
+    return text;
+}
+
 bool pg_put_uuid(struct pg_encode *e, const struct pg_node *node, ERL_NIF_TERM term) {
     ErlNifBinary bin;
     if (!enif_inspect_binary(e->env, term, &bin) || bin.size != 16)

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -410,12 +411,12 @@ static void on_terminate(int signal) {
     dup2(end_of_file, STDIN_FILENO);
 }
 
-static bool prepare(struct port *port) {
+static bool prepare(struct port *port, bool patient) {
     port_in_init(&port->in, PORT_REQUEST_BYTES);
     port_out_init(&port->out);
     cw_buf_init(&port->strings, &port_mem, NULL, 0);
     cw_buf_init(&port->pointers, &port_mem, NULL, 0);
-    port_wait_init(&port->wait);
+    port_wait_init(&port->wait, patient);
     port->job = &port_idle_job;
     port->deadline = PORT_NEVER;
     for (int fd = STDIN_FILENO; fd <= STDOUT_FILENO; fd++) {
@@ -449,9 +450,10 @@ static int finish(struct port *port) {
     return stuck ? PORT_EXIT_STUCK : 0;
 }
 
-int main(void) {
+/* --patient: see port_wait.h. */
+int main(int argc, char **argv) {
     struct port port = {.conn = NULL};
-    if (!prepare(&port)) {
+    if (!prepare(&port, argc > 1 && !strcmp(argv[1], "--patient"))) {
         perror("causeway_port is started by a VM, with pipes to it");
         return 1;
     }

@@ -16,8 +16,8 @@ static int64_t now(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-void port_wait_init(struct port_wait *wait) {
-    *wait = (struct port_wait){.alone = sysconf(_SC_NPROCESSORS_ONLN) == 1};
+void port_wait_init(struct port_wait *wait, bool patient) {
+    *wait = (struct port_wait){.patient = patient || sysconf(_SC_NPROCESSORS_ONLN) == 1};
 }
 
 static int look(struct pollfd *fds, nfds_t n, int64_t until) {
@@ -32,7 +32,7 @@ int port_wait(struct port_wait *wait, enum port_wait_for what, struct pollfd *fd
     if (what == PORT_WAIT_PATIENTLY)
         return poll(fds, n, timeout);
     int64_t began = now();
-    bool may_look = timeout && wait->soon[what] && !wait->alone;
+    bool may_look = timeout && wait->soon[what] && !wait->patient;
     int ready = may_look ? look(fds, n, began + LOOK) : 0;
     if (!ready)
         ready = poll(fds, n, timeout);

@@ -55,6 +55,18 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
            do: super(meta, schema, header, rows, on_conflict, returning, placeholders, opts)
     end
 
+    # ---- values ----
+
+    # To write uuids as text is a sixth of what Ecto does to load rows that have one: here C does it.
+    @impl true
+    def loaders(:binary_id, type), do: [&load_uuid/1, type]
+    def loaders(:uuid, Ecto.UUID), do: [&load_uuid/1]
+    def loaders(primitive, type), do: Postgres.loaders(primitive, type)
+
+    defp load_uuid(<<_::128>> = uuid), do: {:ok, :causeway_nif.pg_uuid_text(uuid)}
+    defp load_uuid(nil), do: {:ok, nil}
+    defp load_uuid(other), do: Ecto.UUID.load(other)
+
     # ---- what ecto_sql does ----
 
     @impl true

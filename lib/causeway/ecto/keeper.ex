@@ -79,7 +79,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     end
 
     defp open do
-      Protocol.open()
+      Protocol.open([:patient])
     rescue
       # No process, no descriptor, no memory.
       error in ErlangError -> {:error, "it cannot be started: #{inspect(error.original)}"}

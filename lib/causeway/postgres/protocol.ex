@@ -63,11 +63,13 @@ defmodule Causeway.Postgres.Protocol do
 
   # ---- the program ----
 
-  @doc "Starts the program; its owner is the caller."
-  @spec open :: {:ok, port} | {:error, String.t()}
-  def open do
+  @doc "Starts the program; its owner is the caller. A patient one sleeps whenever it waits: c_src/port/port_wait.h."
+  @spec open([:patient]) :: {:ok, port} | {:error, String.t()}
+  def open(how \\ []) do
     with {:ok, path} <- Program.path() do
-      {:ok, Port.open({:spawn_executable, path}, [:binary, :exit_status, :hide, packet: 4])}
+      args = for word <- how, do: "--#{word}"
+      opts = [:binary, :exit_status, :hide, packet: 4, args: args]
+      {:ok, Port.open({:spawn_executable, path}, opts)}
     end
   end
 

@@ -270,6 +270,22 @@ defmodule Causeway.Ecto.AdapterTest do
                Repo.all(from(i in Item, where: type(i.data["a"][0], :integer) == 1, select: i.id))
     end
 
+    test "uuids are loaded as Ecto.Adapters.Postgres loads them" do
+      for type <- [Ecto.UUID, :binary_id, {:array, Ecto.UUID}],
+          value <- [:rand.bytes(16), <<0::128>>, <<-1::128>>, nil, "short", 7, [:rand.bytes(16)]] do
+        load = fn adapter ->
+          try do
+            Ecto.Type.adapter_load(adapter, type, value)
+          rescue
+            error -> error.__struct__
+          end
+        end
+
+        assert load.(Causeway.Ecto.Adapter) == load.(Ecto.Adapters.Postgres),
+               inspect({type, value})
+      end
+    end
+
     test "telemetry, as Ecto tells it" do
       me = self()
       id = make_ref()
