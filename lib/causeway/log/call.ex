@@ -3,8 +3,7 @@ defmodule Causeway.Log.Call do
   # Calls of a consumer's handler, each in a process of its own, which is killed when it takes too long. It ends with the
   # owner of the partition.
 
-  alias Causeway.Log.{Events, Groups}
-  alias Causeway.Postgres
+  alias Causeway.Log.{Database, Events, Groups}
 
   @typedoc "By the numbers of the messages that failed, why."
   @type result :: :ok | {:failed, %{pos_integer => String.t()}}
@@ -49,39 +48,28 @@ defmodule Causeway.Log.Call do
 
   defp in_transaction(owner, entries, upto) do
     outcome =
-      Postgres.transaction(owner.conn, fn tx ->
+      Database.transaction(database(owner), fn tx ->
         with :ok <- handle(owner, entries, tx),
-             again =
-               for(%{message: %{sequence: n}} <- entries, is_map_key(owner.parked, n), do: n),
-             :ok <-
-               Groups.ack_once(
-                 tx,
-                 owner.rt,
-                 owner.opts.group,
-                 owner.row,
-                 owner.acked,
-                 upto,
-                 again
-               ) do
-          :ok
-        else
-          {:error, error} -> Postgres.rollback(tx, all_failed(entries, Exception.message(error)))
-          other -> Postgres.rollback(tx, other)
-        end
+             {:error, error} <- ack_once(tx, owner, entries, upto),
+             do: all_failed(entries, Exception.message(error))
       end)
 
     case outcome do
-      {:ok, :ok} -> :ok
-      {:error, %Postgres.Error{reason: reason} = error} -> not_committed(reason, error, entries)
-      {:error, result} -> result
+      {:not_committed, error} -> all_failed(entries, Exception.message(error))
+      # The next owner sees.
+      {:unknown, _} -> :fenced
+      result -> result
     end
   end
 
-  # When nobody knows whether it was, the next owner sees.
-  defp not_committed(reason, error, entries) when reason in [:server, :rolled_back],
-    do: all_failed(entries, Exception.message(error))
+  defp database(%{opts: %{transactional: true}, conn: conn}), do: conn
+  defp database(%{opts: %{transactional: repo}}), do: repo
 
-  defp not_committed(_reason, _error, _entries), do: :fenced
+  defp ack_once(tx, owner, entries, upto) do
+    %{rt: rt, opts: %{group: group}, row: row, acked: acked, parked: parked} = owner
+    again = for %{message: %{sequence: n}} <- entries, is_map_key(parked, n), do: n
+    Groups.ack_once(tx, rt, group, row, acked, upto, again)
+  end
 
   @doc "Tells the handler of a gap, if it wants to know."
   def gap(owner, gap) do

@@ -42,6 +42,14 @@ defmodule Causeway.Log.Consumer do
 
   When that fails, it is rolled back, and the messages are tried one by one.
 
+  With `transactional: Shop.Repo`, an Ecto repository on the log's own database, with whatever adapter for PostgreSQL, it
+  is the repository's transaction, and the handler uses the repository as anywhere:
+
+      def handle_messages(messages, _context) do
+        for message <- messages, do: Shop.Repo.insert!(%Shop.Mail{order_id: message.payload.id})
+        :ok
+      end
+
   ## Options
 
   #{Causeway.Log.Options.docs(:consumer)}
@@ -50,14 +58,14 @@ defmodule Causeway.Log.Consumer do
   alias Causeway.Log.{Member, Message, Options}
 
   @typedoc """
-  `:log`, `:group` and `:partition`; `:argument`, of the option `:handler`; `:tx`, nil unless `transactional: true`.
+  `:log`, `:group` and `:partition`; `:argument`, of the option `:handler`; `:tx`, a connection or a repository with `:transactional`, or nil.
   """
   @type context :: %{
           log: atom,
           group: String.t(),
           partition: non_neg_integer,
           argument: term,
-          tx: Causeway.Postgres.conn() | nil
+          tx: Causeway.Postgres.conn() | module | nil
         }
 
   @doc "Some messages of one partition, in order; of a key, none before the last ones are done with."

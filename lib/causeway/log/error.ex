@@ -10,13 +10,14 @@ defmodule Causeway.Log.Error do
     * `{:not_ready, name, why}` - it has not been connected to its server yet
     * `:timeout` - it was not committed in time, and may be yet
     * `{:unknown, error}` - the connection was lost, and nobody knows whether it was committed
-    * `{:server, error}` - the server has refused, and nothing was done: a `Causeway.Postgres.Error`
+    * `{:server, error}` - the server has refused, and nothing was done: a `Causeway.Postgres.Error`, or the repository's error
     * `{:newer, schema, there, here}` - the tables are of a newer release
     * `{:not_installed, schema}` - there are no tables
     * `{:partitions, schema, there, asked}` - the tables have another number of partitions
     * `{:fenced, group, partition}` - a consumer has lost a partition to another one, and what it did in a transaction was
       rolled back
     * `{:no_group, group}` - no such consumer group
+    * `{:not_seen, repo, group, error}` - the repository of `transactional:` is not on the log's database, or not there
   """
 
   defexception [:reason]
@@ -70,6 +71,12 @@ defmodule Causeway.Log.Error do
   end
 
   defp format({:no_group, group}), do: "there is no consumer group #{short(group)} in this log"
+
+  defp format({:not_seen, repo, group, error}) do
+    "transactional: #{inspect(repo)} does not see the consumer group #{short(group)}; the repository has to run before its " <>
+      "consumers, on the log's own database#{error && ": " <> Exception.message(error)}"
+  end
+
   defp format(reason), do: inspect(reason)
 
   defp reason(%{__exception__: true} = error), do: Exception.message(error)

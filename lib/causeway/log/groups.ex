@@ -2,7 +2,7 @@ defmodule Causeway.Log.Groups do
   @moduledoc false
   # What groups say to the tables.
 
-  alias Causeway.Log.{Error, Message, Table}
+  alias Causeway.Log.{Database, Error, Message, Table}
   alias Causeway.Postgres
 
   # ---- members ----
@@ -103,9 +103,23 @@ defmodule Causeway.Log.Groups do
   end
 
   @doc "The same, if that is what was acknowledged before, and all of these are still parked."
-  def ack_once(conn, rt, group, row, expected, upto, done) do
+  def ack_once(database, rt, group, row, expected, upto, done) do
     sql = "SELECT #{rt.schema}.log_ack($1, $2, $3, $4, $5, $6)"
-    counts(Postgres.query(conn, sql, [group, row.partition, row.epoch, upto, done, expected]))
+    counts(Database.query(database, sql, [group, row.partition, row.epoch, upto, done, expected]))
+  end
+
+  @doc "That a repository is on the log's database: it sees the group."
+  def seen_by(repo, rt, group) do
+    sql = "SELECT EXISTS (SELECT FROM #{rt.schema}.log_groups WHERE name = $1)"
+
+    case Database.query(repo, sql, [group]) do
+      {:ok, %{rows: [[true]]}} -> :ok
+      {:ok, _} -> {:error, %Error{reason: {:not_seen, repo, group, nil}}}
+      {:error, error} -> {:error, %Error{reason: {:not_seen, repo, group, error}}}
+    end
+  rescue
+    # The repository is not running.
+    error -> {:error, %Error{reason: {:not_seen, repo, group, error}}}
   end
 
   defp counts({:ok, %{rows: [[true]]}}), do: :ok

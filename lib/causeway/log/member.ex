@@ -101,10 +101,11 @@ defmodule Causeway.Log.Member do
   end
 
   defp join(state) do
-    case Groups.ensure(conn(state), state.rt, state.opts.group, state.opts.from) do
-      :ok -> {:ok, state}
-      error -> error
-    end
+    %{rt: rt, opts: %{group: group, from: from, transactional: repo}} = state
+
+    with :ok <- Groups.ensure(conn(state), rt, group, from),
+         :ok <- if(is_boolean(repo), do: :ok, else: Groups.seen_by(repo, rt, group)),
+         do: {:ok, state}
   end
 
   # In vain for so long that the lease may end before the next attempt has.

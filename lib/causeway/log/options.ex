@@ -2,7 +2,7 @@ defmodule Causeway.Log.Options do
   @moduledoc false
   # One list says what there is, what it must be, and what it is for; docs and checks are made of it.
 
-  alias Causeway.Log.{Error, Topic}
+  alias Causeway.Log.{Database, Error, Topic}
   alias Causeway.Schema
 
   @start [
@@ -62,7 +62,8 @@ defmodule Causeway.Log.Options do
     metadata: {:metadata, nil, "a map, or nil."},
     in:
       {:conn, nil,
-       "a transaction of `Causeway.Postgres.transaction/3`, with which it is committed. Of other clients: `statement/4`."},
+       "a transaction of `Causeway.Postgres.transaction/3`, or an Ecto repository that is in one: with that it is committed. Of " <>
+         "other clients: `statement/4`."},
     timeout: {:timeout, 15_000, "milliseconds to wait for the commit."}
   ]
 
@@ -88,8 +89,8 @@ defmodule Causeway.Log.Options do
       {{:between, 1, 1000}, 1,
        "calls at a time for each partition; those of a key keep their order."},
     transactional:
-      {:boolean, false,
-       "whether the handler runs in a transaction, `context.tx`, which its acknowledgement belongs to."},
+      {:transactional, false,
+       "`true`, or an Ecto repository: the handler runs in a transaction, `context.tx`, which its acknowledgement belongs to."},
     visibility_timeout:
       {:positive, 30_000,
        "milliseconds that a call may take. Then it is killed, which is a failure."},
@@ -128,8 +129,8 @@ defmodule Causeway.Log.Options do
     opts = check!(opts, @consumer)
     for key <- [:log, :group, :handler], opts[key] == nil, do: bad!(key, "is required")
 
-    opts[:transactional] and opts[:concurrency] > 1 &&
-      bad!(:concurrency, "is 1 with transactional: true, as a transaction is one after the other")
+    opts[:transactional] && opts[:concurrency] > 1 &&
+      bad!(:concurrency, "is 1 with :transactional, as a transaction is one after the other")
 
     Map.new(opts)
   end
@@ -169,6 +170,7 @@ defmodule Causeway.Log.Options do
     do: is_binary(name) and byte_size(name) < 50 and name =~ ~r/\A[a-z_][a-z0-9_]*\z/
 
   defp valid?(:boolean, value), do: is_boolean(value)
+  defp valid?(:transactional, value), do: is_boolean(value) or Database.repo?(value)
   defp valid?(:positive, n), do: is_integer(n) and n > 0
   defp valid?({:between, low, high}, n), do: is_integer(n) and n in low..high
   defp valid?({:in, values}, value), do: value in values
@@ -207,6 +209,7 @@ defmodule Causeway.Log.Options do
     do: "expected a name of small letters, digits and underscores, shorter than 50 bytes"
 
   defp expected(:boolean), do: "expected true or false"
+  defp expected(:transactional), do: "expected true, false or an Ecto repository"
   defp expected(:positive), do: "expected a positive integer"
   defp expected({:between, low, high}), do: "expected an integer from #{low} to #{high}"
   defp expected({:in, values}), do: "expected one of #{inspect(values)}"

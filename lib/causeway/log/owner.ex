@@ -132,7 +132,8 @@ defmodule Causeway.Log.Owner do
   end
 
   # What waits is parked first, so that each transaction acknowledges all up to its own last message.
-  defp handle(%{opts: %{transactional: true}} = state, again, ready, waiting) do
+  defp handle(%{opts: %{transactional: database}} = state, again, ready, waiting)
+       when database != false do
     calls = Enum.map(again, &[&1]) ++ if(ready == [], do: [], else: [ready])
     if waiting == [], do: in_transactions(state, calls), else: wait_then(state, waiting, calls)
   end

@@ -4,7 +4,7 @@ defmodule Causeway.Log.Writer do
   # next batch. Each batch is one statement, so that the partitions are never locked while the server waits for us.
 
   use GenServer
-  alias Causeway.Log.{Error, Events, Runtime}
+  alias Causeway.Log.{Database, Error, Events, Runtime}
   alias Causeway.Postgres
 
   # How often it lets others run before it commits fewer than before.
@@ -140,10 +140,10 @@ defmodule Causeway.Log.Writer do
   # ---- one after another, without a process ----
 
   @doc "The same in a transaction of the caller's: numbered when that commits."
-  def publish_in(conn, rt, message) do
+  def publish_in(database, rt, message) do
     {sql, params} = statement(rt, message)
 
-    case Postgres.query(conn, sql, params) do
+    case Database.query(database, sql, params) do
       {:ok, _} -> :ok
       {:error, error} -> {:error, error(error)}
     end
