@@ -229,7 +229,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     defp send_data(%{copy: {:in, window, room}} = s, data) do
       size = min(room, byte_size(data))
-      <<now::binary-size(size), later::binary>> = data
+      {now, later} = :erlang.split_binary(data, size)
       Wire.tell(s, Protocol.copy_data(now))
       send_data(%{s | copy: {:in, window, room - size}}, later)
     end
@@ -246,6 +246,8 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       end
     end
 
+    defp over(s, ?X, records), do: gone(s, Protocol.records(records), nil)
+
     defp over(s, state, records) do
       s = free(s, state)
 
@@ -259,6 +261,14 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     defp lost(s, why) do
       Wire.give_back(s)
       {:disconnect, Errors.lost(String.trim(why || Wire.fate(s))), %{s | copy: nil}}
+    end
+
+    # The server has said why, or nobody knows.
+    defp gone(s, records, statement) do
+      Wire.give_back(s)
+      error = List.keyfind(records, :error, 0)
+      error = Errors.lost("the server has closed the connection", error, s.id, statement)
+      {:disconnect, error, %{s | copy: nil}}
     end
 
     # ---- both ----
@@ -284,6 +294,9 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
         {:more, records} ->
           [{:copying, format, _, window}] = Protocol.records(records)
           {:ok, %{s | copy: made.(format, window)}}
+
+        {:last, ?X, records} ->
+          gone(s, Protocol.records(records), statement)
 
         {:last, state, records} ->
           s = free(s, state)
@@ -316,6 +329,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     defp part(s) do
       case Wire.next(s.port) do
         {:more, records} -> more(s, Protocol.records(records))
+        {:last, ?X, records} -> gone(s, Protocol.records(records), nil)
         {:last, state, records} -> last(free(s, state), Protocol.records(records))
         {:event, {:closed, _, why}} -> lost(s, why)
         {:event, _} -> part(s)
