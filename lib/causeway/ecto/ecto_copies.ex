@@ -34,7 +34,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     #     {:in, window, room}    how many bytes may be on their way, and how many more just now
     #     {:out, lines?}         whether what comes is lines of text
 
-    alias Causeway.Ecto.{Errors, Statements, Wire}
+    alias Causeway.Ecto.{Errors, Keeper, Statements, Wire}
     alias Causeway.Postgres.Protocol
 
     # ---- out ----
@@ -219,7 +219,8 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
         {:event, {:closed, _, why}} ->
           lost(s, why)
 
-        {:event, _} ->
+        {:event, event} ->
+          aside(s, event)
           send_data(s, data)
 
         {:lost, why} ->
@@ -242,7 +243,8 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
         {:last, state, records} -> over(s, state, records)
         {:lost, why} -> lost(s, why)
         {:event, {:closed, _, why}} -> lost(s, why)
-        _ -> ended(s)
+        {:event, event} -> aside(s, event) && ended(s)
+        {:more, _} -> ended(s)
       end
     end
 
@@ -260,13 +262,18 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     defp lost(s, why) do
       Wire.give_back(s)
-      {:disconnect, Errors.lost(String.trim(why || Wire.fate(s))), %{s | copy: nil}}
+      {fatal, kept} = Wire.last_words(s)
+      error = if fatal, do: {:error, :server, fatal}
+      {:disconnect, Errors.lost(String.trim(why || kept), error, s.id, nil), %{s | copy: nil}}
     end
+
+    defp aside(s, event), do: Keeper.told(s.keeper, s.port, event)
 
     # The server has said why, or nobody knows.
     defp gone(s, records, statement) do
       Wire.give_back(s)
-      error = List.keyfind(records, :error, 0)
+      {fatal, _} = Wire.last_words(s)
+      error = if fatal, do: {:error, :server, fatal}, else: List.keyfind(records, :error, 0)
       error = Errors.lost("the server has closed the connection", error, s.id, statement)
       {:disconnect, error, %{s | copy: nil}}
     end
@@ -305,7 +312,8 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
         {:event, {:closed, _, why}} ->
           lost(s, why)
 
-        {:event, _} ->
+        {:event, event} ->
+          aside(s, event)
           begun(s, statement, made)
 
         {:lost, why} ->
@@ -332,7 +340,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
         {:last, ?X, records} -> gone(s, Protocol.records(records), nil)
         {:last, state, records} -> last(free(s, state), Protocol.records(records))
         {:event, {:closed, _, why}} -> lost(s, why)
-        {:event, _} -> part(s)
+        {:event, event} -> aside(s, event) && part(s)
         {:lost, why} -> lost(s, why)
       end
     end

@@ -60,10 +60,10 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     # The server's last words may have come as a notice, here or while nobody had the connection.
     defp lost(connection, why, %{ended: ended} = answer) do
-      {fatal, kept} = Keeper.fate(connection.keeper)
+      {fatal, kept} = last_words(connection)
       fatal = Enum.find(answer.notices, &Keeper.fatal?/1) || fatal
       ended = if fatal, do: ended ++ [{:error, :server, fatal}], else: ended
-      {:lost, why || kept || @gone, %{answer | ended: ended}}
+      {:lost, why || kept, %{answer | ended: ended}}
     end
 
     # What the server says of a transaction that it has not been told of does not count.
@@ -170,7 +170,14 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     @doc "Why the port program is gone."
     @spec fate(connection) :: String.t()
-    def fate(%{keeper: keeper}), do: keeper |> Keeper.fate() |> elem(1) || @gone
+    def fate(connection), do: connection |> last_words() |> elem(1)
+
+    @doc "The same, with the fields of the error that the server has ended the connection with, or nil."
+    @spec last_words(connection) :: {[{atom, binary}] | nil, String.t()}
+    def last_words(%{keeper: keeper}) do
+      {fatal, why} = Keeper.fate(keeper)
+      {fatal, why || @gone}
+    end
 
     # ---- answers ----
 

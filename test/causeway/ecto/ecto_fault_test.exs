@@ -157,6 +157,29 @@ defmodule Causeway.Ecto.FaultTest do
       assert works?()
     end
 
+    # Who notices first, the program or the COPY, is a matter of chance.
+    test "a connection ends just before COPY", %{options: options} do
+      use_pool(Repo, [pool_size: 1] ++ options)
+
+      for pause <- 0..9, sql <- ["copy items (id) from stdin", "copy items to stdout"] do
+        eventually(&works?/0)
+
+        error =
+          assert_raise Postgrex.Error, fn ->
+            Repo.transaction(fn ->
+              [[backend]] = Repo.query!("select pg_backend_pid()").rows
+              PostgresServer.signal(backend, "TERM")
+              Process.sleep(pause)
+              copy = Ecto.Adapters.SQL.stream(Repo.get_dynamic_repo(), sql)
+              if sql =~ "stdin", do: Enum.into(["1\n"], copy), else: Enum.to_list(copy)
+              Repo.query!("select 1")
+            end)
+          end
+
+        assert error.postgres.code == :admin_shutdown
+      end
+    end
+
     test "the pool closes it between two steps of a call", %{options: options} do
       alias Causeway.Ecto.{Protocol, Query}
       {:ok, s} = Protocol.connect(options)
