@@ -221,12 +221,13 @@ defmodule Causeway.Ecto.SoakFaultTest do
     # ---- time is up ----
 
     defp fault(:timeout, _context) do
-      ended = outcome(fn -> sleep(10, timeout: between(1, 10)) end)
-      {:error, %DBConnection.ConnectionError{message: message}} = ended
+      case outcome(fn -> sleep(10, timeout: between(1, 10)) end) do
+        {:error, %DBConnection.ConnectionError{message: message}} = ended ->
+          if message =~ "possibly due to a timeout", do: :met, else: {:other, ended}
 
-      if message =~ "closed by the pool, possibly due to a timeout",
-        do: :met,
-        else: {:other, ended}
+        ended ->
+          {:other, ended}
+      end
     end
 
     defp fault(:cancel_after, _context) do
