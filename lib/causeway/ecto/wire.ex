@@ -147,11 +147,15 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       forward(port, keeper)
     end
 
-    # What has come since the answer's last part.
+    # What has come since the answer's last part. A program that has ended after take/3 became its owner, and before that
+    # cut the link, has told so a client that traps exits.
     defp forward(port, keeper) do
       receive do
         {^port, _} = message ->
           send(keeper, message)
+          forward(port, keeper)
+
+        {:EXIT, ^port, _} ->
           forward(port, keeper)
       after
         0 -> :ok
@@ -163,6 +167,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     def forget(port) do
       receive do
         {^port, _} -> forget(port)
+        {:EXIT, ^port, _} -> forget(port)
       after
         0 -> :ok
       end

@@ -192,6 +192,18 @@ defmodule Causeway.Ecto.FaultTest do
       lost.(Protocol.handle_commit([], %{s | status: :transaction}))
     end
 
+    # That it ends just then is left to chance in ecto_soak_fault_test.exs; here the signal is made.
+    test "the program ends while a client that traps exits becomes its owner", %{options: options} do
+      alias Causeway.Ecto.Protocol
+      {:ok, s} = Protocol.connect(options)
+      {:ok, s} = Protocol.ping(s)
+      send(self(), {:EXIT, s.port, :normal})
+      Port.close(s.port)
+      assert {:disconnect, %DBConnection.ConnectionError{}, s} = Protocol.ping(s)
+      assert Process.info(self(), :messages) == {:messages, []}
+      :ok = Protocol.disconnect(nil, s)
+    end
+
     test "codes after which to connect anew", %{options: options} do
       use_pool(Repo, [pool_size: 1, disconnect_on_error_codes: [:division_by_zero]] ++ options)
       pid = fn -> Repo.query!("select pg_backend_pid()").rows end
