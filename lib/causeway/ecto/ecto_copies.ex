@@ -220,8 +220,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
           lost(s, why)
 
         {:event, event} ->
-          aside(s, event)
-          send_data(s, data)
+          s |> aside(event) |> send_data(data)
 
         {:lost, why} ->
           lost(s, why)
@@ -243,7 +242,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
         {:last, state, records} -> over(s, state, records)
         {:lost, why} -> lost(s, why)
         {:event, {:closed, _, why}} -> lost(s, why)
-        {:event, event} -> aside(s, event) && ended(s)
+        {:event, event} -> s |> aside(event) |> ended()
         {:more, _} -> ended(s)
       end
     end
@@ -267,7 +266,11 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       {:disconnect, Errors.lost(String.trim(why || kept), error, s.id, nil), %{s | copy: nil}}
     end
 
-    defp aside(s, event), do: Keeper.told(s.keeper, s.port, event)
+    # The server's last words, perhaps.
+    defp aside(s, event) do
+      Keeper.told(s.keeper, s.port, event)
+      s
+    end
 
     # The server has said why, or nobody knows.
     defp gone(s, records, statement) do
@@ -313,8 +316,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
           lost(s, why)
 
         {:event, event} ->
-          aside(s, event)
-          begun(s, statement, made)
+          s |> aside(event) |> begun(statement, made)
 
         {:lost, why} ->
           lost(s, why)
@@ -340,7 +342,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
         {:last, ?X, records} -> gone(s, Protocol.records(records), nil)
         {:last, state, records} -> last(free(s, state), Protocol.records(records))
         {:event, {:closed, _, why}} -> lost(s, why)
-        {:event, event} -> aside(s, event) && part(s)
+        {:event, event} -> s |> aside(event) |> part()
         {:lost, why} -> lost(s, why)
       end
     end
