@@ -33,8 +33,12 @@ defmodule Causeway.Ecto.SoakFaultTest do
       program_killed: 3,
       programs_killed_in_transaction: 1,
       client_killed: 3,
-      bad_value: 4,
-      parameters: 2,
+      value_of_no_such_type: 1,
+      value_of_no_such_field: 1,
+      id_of_no_such_type: 1,
+      text_of_no_such_type: 1,
+      too_many_parameters: 1,
+      one_parameter_too_many: 1,
       rolled_back: 2,
       stream_left: 2,
       copy_left: 2
@@ -62,7 +66,7 @@ defmodule Causeway.Ecto.SoakFaultTest do
       options = [pool_size: @size, idle_interval: 100, queue_target: 500]
       use_pool(Repo, options ++ context.options)
 
-      # What is made once only is made now.
+      # What is made once only is made now, as each kind makes it.
       load_all()
       deal(deck(), context)
       settle(context)
@@ -304,30 +308,26 @@ defmodule Causeway.Ecto.SoakFaultTest do
 
     # ---- what the caller has wrong ----
 
-    defp fault(:bad_value, _context) do
-      case below(4) do
-        0 ->
-          meets(%DBConnection.EncodeError{}, do: Repo.query("select $1::int", ["x"]))
+    defp fault(:value_of_no_such_type, _context),
+      do: meets(%DBConnection.EncodeError{}, do: Repo.query("select $1::int", ["x"]))
 
-        1 ->
-          meets(%Ecto.Query.CastError{}, do: Repo.get(Item, "x"))
+    defp fault(:value_of_no_such_field, _context),
+      do: meets(%Ecto.ChangeError{}, do: Repo.insert(%Item{name: 1}))
 
-        2 ->
-          meets(%Ecto.ChangeError{}, do: Repo.insert(%Item{name: 1}))
+    defp fault(:id_of_no_such_type, _context),
+      do: meets(%Ecto.Query.CastError{}, do: Repo.get(Item, "x"))
 
-        3 ->
-          meets(%Postgrex.Error{postgres: %{code: :invalid_text_representation}},
-            do: Repo.query("select 'x'::int")
-          )
+    defp fault(:text_of_no_such_type, _context) do
+      meets %Postgrex.Error{postgres: %{code: :invalid_text_representation}} do
+        Repo.query("select 'x'::int")
       end
     end
 
-    defp fault(:parameters, %{too_many: {sql, values}}) do
-      case below(2) do
-        0 -> meets(%Postgrex.QueryError{}, do: Repo.query(sql, values))
-        1 -> meets(%ArgumentError{}, do: Repo.query("select $1::int", [1, 2]))
-      end
-    end
+    defp fault(:too_many_parameters, %{too_many: {sql, values}}),
+      do: meets(%Postgrex.QueryError{}, do: Repo.query(sql, values))
+
+    defp fault(:one_parameter_too_many, _context),
+      do: meets(%ArgumentError{}, do: Repo.query("select $1::int", [1, 2]))
 
     defp fault(:rolled_back, _context) do
       meets :no do
