@@ -107,13 +107,25 @@ defmodule Causeway.EctoCase do
     end
 
     @doc "A task that uses the same pool."
-    def task(fun) do
+    def task(fun), do: Task.async(pooled(fun))
+
+    @doc "The same function, for another process: there it uses the caller's pool."
+    def pooled(fun) do
       repo = Repo.get_dynamic_repo()
 
-      Task.async(fn ->
+      fn ->
         Repo.put_dynamic_repo(repo)
         fun.()
-      end)
+      end
+    end
+
+    @doc "The port programs of this VM, as it has them."
+    def programs do
+      for port <- Port.list(),
+          {:name, name} <- [Port.info(port, :name)],
+          to_string(name) =~ "causeway_port",
+          {:os_pid, pid} <- [Port.info(port, :os_pid)],
+          do: pid
     end
   end
 end

@@ -27,11 +27,12 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     defdelegate update_all(query, prefix), to: Generator
     @impl true
     defdelegate delete_all(query), to: Generator
-    # Since ecto_sql 3.14 with the options.
+    # Since ecto_sql 3.14 with options from insert_all, and without from insert.
     if {:insert, 8} in Ecto.Adapters.SQL.Connection.behaviour_info(:callbacks) do
       @impl true
-      defdelegate insert(prefix, table, header, rows, on_conflict, returning, placeholders, opts),
-        to: Generator
+      def insert(prefix, table, header, rows, on_conflict, returning, placeholders, opts \\ []) do
+        Generator.insert(prefix, table, header, rows, on_conflict, returning, placeholders, opts)
+      end
     else
       @impl true
       defdelegate insert(prefix, table, header, rows, on_conflict, returning, placeholders),

@@ -68,7 +68,22 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     @doc "Those of `Causeway.Postgres.Types`."
     def types(opts) do
-      [json: json(opts)] ++ Keyword.take(opts, [:interval_decode_type, :decode_binary])
+      [json: json(opts), interval_decode_type: interval(opts)] ++
+        Keyword.take(opts, [:decode_binary])
+    end
+
+    defp interval(opts), do: opts[:interval_decode_type] || decoded(opts[:types])
+
+    # A module that Postgrex.Types.define/3 has made does not tell its options; what it makes of an interval does.
+    defp decoded(nil), do: nil
+
+    defp decoded(types) do
+      none = <<16::32, 0::64, 0::32, 0::32>>
+      [%type{}] = types.decode_list(none, {Postgrex.Extensions.Interval, nil})
+      type
+    rescue
+      # It has none, or its release of Postgrex does so otherwise.
+      _ in [CaseClauseError, FunctionClauseError, MatchError, UndefinedFunctionError] -> nil
     end
 
     # The one that Postgrex is configured with is the one that Ecto uses elsewhere, too.

@@ -34,7 +34,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     #     {:in, window, room}    how many bytes may be on their way, and how many more just now
     #     {:out, lines?}         whether what comes is lines of text
 
-    alias Causeway.Ecto.{Errors, Statements, Wire}
+    alias Causeway.Ecto.{Errors, Keeper, Statements, Wire}
     alias Causeway.Postgres.Protocol
 
     # ---- out ----
@@ -219,8 +219,8 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
         {:event, {:closed, _, why}} ->
           lost(s, why)
 
-        {:event, _} ->
-          send_data(s, data)
+        {:event, event} ->
+          s |> aside(event) |> send_data(data)
 
         {:lost, why} ->
           lost(s, why)
@@ -229,7 +229,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     defp send_data(%{copy: {:in, window, room}} = s, data) do
       size = min(room, byte_size(data))
-      <<now::binary-size(size), later::binary>> = data
+      {now, later} = :erlang.split_binary(data, size)
       Wire.tell(s, Protocol.copy_data(now))
       send_data(%{s | copy: {:in, window, room - size}}, later)
     end
@@ -242,9 +242,12 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
         {:last, state, records} -> over(s, state, records)
         {:lost, why} -> lost(s, why)
         {:event, {:closed, _, why}} -> lost(s, why)
-        _ -> ended(s)
+        {:event, event} -> s |> aside(event) |> ended()
+        {:more, _} -> ended(s)
       end
     end
+
+    defp over(s, ?X, records), do: gone(s, Protocol.records(records), nil)
 
     defp over(s, state, records) do
       s = free(s, state)
@@ -258,7 +261,24 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     defp lost(s, why) do
       Wire.give_back(s)
-      {:disconnect, Errors.lost(String.trim(why || Wire.fate(s))), %{s | copy: nil}}
+      {fatal, kept} = Wire.last_words(s)
+      error = if fatal, do: {:error, :server, fatal}
+      {:disconnect, Errors.lost(String.trim(why || kept), error, s.id, nil), %{s | copy: nil}}
+    end
+
+    # The server's last words, perhaps.
+    defp aside(s, event) do
+      Keeper.told(s.keeper, s.port, event)
+      s
+    end
+
+    # The server has said why, or nobody knows.
+    defp gone(s, records, statement) do
+      Wire.give_back(s)
+      {fatal, _} = Wire.last_words(s)
+      error = if fatal, do: {:error, :server, fatal}, else: List.keyfind(records, :error, 0)
+      error = Errors.lost("the server has closed the connection", error, s.id, statement)
+      {:disconnect, error, %{s | copy: nil}}
     end
 
     # ---- both ----
@@ -285,6 +305,9 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
           [{:copying, format, _, window}] = Protocol.records(records)
           {:ok, %{s | copy: made.(format, window)}}
 
+        {:last, ?X, records} ->
+          gone(s, Protocol.records(records), statement)
+
         {:last, state, records} ->
           s = free(s, state)
           {:error, no_copy(s, Protocol.records(records), statement), s}
@@ -292,8 +315,8 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
         {:event, {:closed, _, why}} ->
           lost(s, why)
 
-        {:event, _} ->
-          begun(s, statement, made)
+        {:event, event} ->
+          s |> aside(event) |> begun(statement, made)
 
         {:lost, why} ->
           lost(s, why)
@@ -316,9 +339,10 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     defp part(s) do
       case Wire.next(s.port) do
         {:more, records} -> more(s, Protocol.records(records))
+        {:last, ?X, records} -> gone(s, Protocol.records(records), nil)
         {:last, state, records} -> last(free(s, state), Protocol.records(records))
         {:event, {:closed, _, why}} -> lost(s, why)
-        {:event, _} -> part(s)
+        {:event, event} -> s |> aside(event) |> part()
         {:lost, why} -> lost(s, why)
       end
     end

@@ -38,10 +38,10 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     def connect(opts) do
       # So that DBConnection calls disconnect/2 whatever the process ends of.
       Process.flag(:trap_exit, true)
-      {options, rest} = opts |> ConnectOptions.known() |> Options.split!()
+      {options, _rest} = opts |> ConnectOptions.known() |> Options.split!()
 
       case Keeper.start_link() do
-        {:ok, keeper, port} -> connect(%{port: port, keeper: keeper}, options, rest)
+        {:ok, keeper, port} -> connect(%{port: port, keeper: keeper}, options, opts)
         {:error, why} -> {:error, Errors.lost("no port program: #{why}")}
       end
     end

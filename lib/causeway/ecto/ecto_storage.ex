@@ -15,16 +15,31 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
       case query("SELECT FROM pg_database WHERE datname = #{text(database)}", maintenance(opts)) do
         {:ok, %{num_rows: 1}} -> {:error, :already_up}
-        _ -> opts |> create(database) |> query(maintenance(opts)) |> created()
+        _ -> with :ok <- opts |> create(database) |> done(opts), do: set_timezone(opts, database)
       end
     end
 
-    defp created({:ok, _}), do: :ok
+    defp done(sql, opts) do
+      case query(sql, maintenance(opts)) do
+        {:ok, _} -> :ok
+        {:error, %{postgres: %{code: :duplicate_database}}} -> {:error, :already_up}
+        {:error, error} -> {:error, Exception.message(error)}
+      end
+    end
 
-    defp created({:error, %{postgres: %{code: :duplicate_database}}}),
-      do: {:error, :already_up}
+    # What ecto_sql sets if it is not told: something since 3.14, which also gives options to insert/8.
+    @timezone if {:insert, 8} in Ecto.Adapters.SQL.Connection.behaviour_info(:callbacks),
+                do: "Etc/UTC"
 
-    defp created({:error, error}), do: {:error, Exception.message(error)}
+    defp set_timezone(opts, database) do
+      case Keyword.get(opts, :timezone, @timezone) do
+        none when none in [nil, false] ->
+          :ok
+
+        zone ->
+          done("ALTER DATABASE #{name(database)} SET timezone TO #{text("#{zone}")}", opts)
+      end
+    end
 
     defp create(opts, database) do
       encoding = if opts[:encoding] == :unspecified, do: nil, else: opts[:encoding] || "UTF8"

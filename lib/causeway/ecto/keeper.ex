@@ -49,6 +49,13 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       end
     end
 
+    @doc "What the program has said to a client, that is no part of an answer, may be the last words, too."
+    @spec told(pid, port, tuple) :: :ok
+    def told(keeper, port, event) do
+      send(keeper, {port, {:told, event}})
+      :ok
+    end
+
     @doc "Ends the keeper, and the program, whoever owns it: a client that waits for an answer finds out."
     @spec stop(pid, port) :: :ok
     def stop(keeper, port) do
@@ -88,7 +95,10 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     defp loop(parent, port, fate) do
       receive do
         {^port, {:data, frame}} ->
-          loop(parent, port, heard(frame, fate))
+          loop(parent, port, heard(Protocol.frame(frame), fate))
+
+        {^port, {:told, event}} ->
+          loop(parent, port, heard({:event, event}, fate))
 
         {^port, {:exit_status, status}} ->
           loop(parent, port, because(fate, Protocol.exit_reason(status)))
@@ -108,18 +118,12 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       end
     end
 
-    defp heard(frame, {fatal, _} = fate) do
-      case Protocol.frame(frame) do
-        {:event, {:closed, _, message}} ->
-          {fatal, String.trim(message)}
+    defp heard({:event, {:closed, _, message}}, {fatal, _}), do: {fatal, String.trim(message)}
 
-        {:event, {:notice, fields}} ->
-          if fatal?(fields), do: put_elem(fate, 0, fields), else: fate
+    defp heard({:event, {:notice, fields}}, fate),
+      do: if(fatal?(fields), do: put_elem(fate, 0, fields), else: fate)
 
-        _ ->
-          fate
-      end
-    end
+    defp heard(_, fate), do: fate
 
     @doc "Whether what looks like a notice is why the server ends the connection."
     def fatal?(fields), do: fields[:severity] in ["FATAL", "PANIC"]

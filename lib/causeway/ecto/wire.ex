@@ -60,10 +60,10 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     # The server's last words may have come as a notice, here or while nobody had the connection.
     defp lost(connection, why, %{ended: ended} = answer) do
-      {fatal, kept} = Keeper.fate(connection.keeper)
+      {fatal, kept} = last_words(connection)
       fatal = Enum.find(answer.notices, &Keeper.fatal?/1) || fatal
       ended = if fatal, do: ended ++ [{:error, :server, fatal}], else: ended
-      {:lost, why || kept || @gone, %{answer | ended: ended}}
+      {:lost, why || kept, %{answer | ended: ended}}
     end
 
     # What the server says of a transaction that it has not been told of does not count.
@@ -147,11 +147,15 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
       forward(port, keeper)
     end
 
-    # What has come since the answer's last part.
+    # What has come since the answer's last part. A program that has ended after take/3 became its owner, and before that
+    # cut the link, has told so a client that traps exits.
     defp forward(port, keeper) do
       receive do
         {^port, _} = message ->
           send(keeper, message)
+          forward(port, keeper)
+
+        {:EXIT, ^port, _} ->
           forward(port, keeper)
       after
         0 -> :ok
@@ -163,6 +167,7 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
     def forget(port) do
       receive do
         {^port, _} -> forget(port)
+        {:EXIT, ^port, _} -> forget(port)
       after
         0 -> :ok
       end
@@ -170,7 +175,14 @@ if Code.ensure_loaded?(Ecto.Adapters.SQL) and Code.ensure_loaded?(Postgrex) do
 
     @doc "Why the port program is gone."
     @spec fate(connection) :: String.t()
-    def fate(%{keeper: keeper}), do: keeper |> Keeper.fate() |> elem(1) || @gone
+    def fate(connection), do: connection |> last_words() |> elem(1)
+
+    @doc "The same, with the fields of the error that the server has ended the connection with, or nil."
+    @spec last_words(connection) :: {[{atom, binary}] | nil, String.t()}
+    def last_words(%{keeper: keeper}) do
+      {fatal, why} = Keeper.fate(keeper)
+      {fatal, why || @gone}
+    end
 
     # ---- answers ----
 

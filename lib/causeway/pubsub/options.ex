@@ -62,12 +62,8 @@ defmodule Causeway.PubSub.Options do
   defp one?(fun, topic) when is_function(fun, 1), do: fun.(topic) == true
   defp one?(%Regex{} = regex, topic), do: Regex.match?(regex, topic)
 
-  defp one?(text, topic) when is_binary(text) do
-    length = byte_size(text) - 1
+  defp one?(text, topic) when is_binary(text),
+    do: String.ends_with?(text, "*") and String.starts_with?(topic, beginning(text))
 
-    case text do
-      <<beginning::binary-size(length), ?*>> -> String.starts_with?(topic, beginning)
-      _ -> false
-    end
-  end
+  defp beginning(text), do: binary_part(text, 0, byte_size(text) - 1)
 end

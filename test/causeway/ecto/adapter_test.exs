@@ -341,6 +341,20 @@ defmodule Causeway.Ecto.AdapterTest do
       end
     end
 
+    # Intervals are Elixir's durations with it, as of Elixir 1.17.
+    @tag :no_pool
+    test "a module of Postgrex's types", %{options: options} do
+      types = __MODULE__.Durations
+      Postgrex.Types.define(types, [], interval_decode_type: Duration)
+      sql = "select '1 year 2 days 3.5 s'::interval, '1 month 00:00:01'::interval month"
+      {:ok, conn} = Postgrex.start_link([types: types] ++ options)
+      %{rows: [[interval, month]]} = Postgrex.query!(conn, sql, [])
+
+      use_pool(Repo, [name: nil, types: types] ++ options)
+      assert Repo.query!(sql).rows == [[interval, month]]
+      assert Repo.query!("select $1::interval", [interval]).rows == [[interval]]
+    end
+
     @tag :no_pool
     test "what libpq's connection strings know", %{options: options} do
       host = "127.0.0.1:1,127.0.0.1:#{options[:port]}"
@@ -427,11 +441,12 @@ defmodule Causeway.Ecto.AdapterTest do
 
       to = Keyword.put(options, :database, "loaded_#{System.unique_integer([:positive])}")
       assert adapter.storage_status(to) == :down
-      assert adapter.storage_up(to) == :ok
+      assert adapter.storage_up([timezone: "Asia/Tokyo"] ++ to) == :ok
       assert adapter.storage_up(to) == {:error, :already_up}
       assert {:ok, ^path} = adapter.structure_load(dir, to)
       use_pool(Repo, [name: nil] ++ to)
       assert Repo.all(Item) == []
+      assert Repo.query!("show timezone").rows == [["Asia/Tokyo"]]
       assert adapter.storage_down([force_drop: true] ++ to) == :ok
       assert adapter.storage_down(to) == {:error, :already_down}
     end
