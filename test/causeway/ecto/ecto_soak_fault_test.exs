@@ -14,7 +14,9 @@ defmodule Causeway.Ecto.SoakFaultTest do
     @faults String.to_integer(System.get_env("CAUSEWAY_CONNECTS") || "200")
     @size 4
     @callers 6
-    @memory 20_000_000
+
+    # A few atoms are made once, by what is met seldom (2 in 10,000 faults); of the rarest kind there are ten times more.
+    @slack %{atoms: div(@faults, 500), memory: 20_000_000}
 
     # How often each is in a deck of cards. A restart takes the server's time, and most of the others' with it.
     @deck [
@@ -462,7 +464,11 @@ defmodule Causeway.Ecto.SoakFaultTest do
     # What there is more of than before, when it has had some time to go.
     defp left(before, ms) do
       now = usage()
-      left = for {what, n} <- now, n > before[what], do: {what, n - before[what]}
+
+      left =
+        for {what, n} <- now,
+            n > before[what] + Map.get(@slack, what, 0),
+            do: {what, n - before[what]}
 
       if left == [] or ms <= 0 do
         left
@@ -482,7 +488,7 @@ defmodule Causeway.Ecto.SoakFaultTest do
         atoms: :erlang.system_info(:atom_count),
         descriptors: length(Path.wildcard("/proc/self/fd/*")),
         programs: length(running()),
-        memory: div(:erlang.memory(:total), @memory)
+        memory: :erlang.memory(:total)
       }
     end
 
