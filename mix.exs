@@ -21,6 +21,14 @@ defmodule Causeway.MixProject do
     {:telemetry, :telemetry, "~> 1.0"}
   ]
 
+  # What tests use besides, where it is there: nothing that Causeway would depend on.
+  @tested_with [
+    Absinthe.Phoenix.Endpoint,
+    Absinthe.Phoenix.Socket,
+    Absinthe.Schema.Notation,
+    Bandit
+  ]
+
   def project do
     [
       app: :causeway,
@@ -32,6 +40,7 @@ defmodule Causeway.MixProject do
       # Integrations may come from ERL_LIBS; Elixir 1.15 and later would drop them from the path.
       prune_code_paths: false,
       elixirc_options: [no_warn_undefined: for({_, module, _} <- present(), do: module)],
+      xref: [exclude: Enum.filter(@tested_with, &Code.ensure_loaded?/1)],
       deps: deps(),
       integrations: for({app, module, _} <- @integrations, do: {app, module}),
       name: "Causeway",
