@@ -15,15 +15,20 @@ defmodule Causeway.PubSub.Wire do
   def place(name, id), do: {atom(String.to_atom(name)), binary_part(id, 0, 4)}
 
   @doc "Bytes of a message."
-  def encode(term, config) do
+  def encode(term, %{place: place}) do
     bytes = :erlang.term_to_binary(term)
 
     if node() == @nowhere and mentioned?(bytes, atom(@nowhere)),
-      do: :erlang.term_to_binary(move(term, here(), config.place)),
+      do: :erlang.term_to_binary(move(term, here(), place)),
       else: bytes
   end
 
   @doc "A message of bytes, or `:error`."
+  def decode(bytes, config)
+
+  # None is compressed: what is may be a thousand times as long.
+  def decode(<<131, 80, _::binary>>, _config), do: :error
+
   def decode(bytes, %{place: {name, _} = place} = config) do
     term = :erlang.binary_to_term(bytes, if(config.atoms == :create, do: [], else: [:safe]))
     if mentioned?(bytes, name), do: move(term, place, here()), else: term
