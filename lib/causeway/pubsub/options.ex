@@ -3,7 +3,6 @@ defmodule Causeway.PubSub.Options do
   # The adapter's own options among those of Phoenix.PubSub.
 
   alias Causeway.Log.Options
-  alias Causeway.PubSub.Wire
 
   @schema [
     log: {:name, nil, "the name of a `Causeway.Log` that runs in this VM. Required."},
@@ -25,7 +24,7 @@ defmodule Causeway.PubSub.Options do
   ]
 
   defstruct Keyword.keys(@schema) ++
-              [:name, :adapter_name, :node, :id, :place, :prefix, :pattern, :places]
+              [:name, :adapter_name, :node, :id, :prefix, :pattern, :places]
 
   def docs, do: Causeway.Schema.docs(@schema)
 
@@ -33,10 +32,8 @@ defmodule Causeway.PubSub.Options do
     {own, phoenix} = Keyword.split(opts, Keyword.keys(@schema))
     own = Options.check!(own, @schema)
     own[:log] == nil && Options.bad!(:log, "is required: the name of a Causeway.Log")
-    node_name!(own[:node_name])
     fast = own[:fast] || if(Node.alive?(), do: :distribution, else: :database)
     id = :crypto.strong_rand_bytes(12)
-    node = if(fast == :distribution, do: node(), else: own[:node_name] || node_name(id))
     prefix = "pubsub." <> inspect(phoenix[:name]) <> "."
 
     struct!(
@@ -44,19 +41,12 @@ defmodule Causeway.PubSub.Options do
         name: phoenix[:name],
         adapter_name: phoenix[:adapter_name],
         id: id,
-        node: node,
-        place: Wire.place(to_string(node), id),
+        node: if(fast == :distribution, do: node(), else: own[:node_name] || node_name(id)),
         prefix: prefix,
         pattern: prefix <> ">"
       },
       Keyword.put(own, :fast, fast)
     )
-  end
-
-  # It is made an atom, as nodes' names are.
-  defp node_name!(name) do
-    name && String.length(name) not in 1..255 &&
-      Options.bad!(:node_name, "expected 1 to 255 characters, got #{inspect(name)}")
   end
 
   defp node_name(id) do

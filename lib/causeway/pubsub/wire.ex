@@ -2,24 +2,21 @@ defmodule Causeway.PubSub.Wire do
   @moduledoc false
   # Messages as bytes. All VMs that are no Erlang nodes are called nonode@nohost, and count their processes alike: what one
   # of them has sent its pid in, another would read as that of a process of its own. Presence has a pid with each entry, and
-  # would mix them up. So pids, ports and references travel under a name of their VM, as those of another node do; where they
-  # come home, they are again what they were. Those within functions are left.
+  # would mix them up. So pids, ports and references travel as those of another node, and where they come home, they are again
+  # what they were. Those within functions are left.
+  #
+  # That node has one name for all: of nodes that have borne the same name, a pid says by 32 bits which it is from, and these
+  # are random here. So nobody need make an atom for each VM there has ever been.
 
   @nowhere :nonode@nohost
-
-  # Of a pid, how the external term format has its node: the name, and which of those that have borne it.
-  @type place :: {name :: binary, creation :: <<_::32>>}
-
-  @doc "Where this VM's pids are said to be from, under a name: no other start of it has the same."
-  @spec place(String.t(), binary) :: place
-  def place(name, id), do: {atom(String.to_atom(name)), binary_part(id, 0, 4)}
+  @elsewhere :elsewhere@nohost
 
   @doc "Bytes of a message."
-  def encode(term, %{place: place}) do
+  def encode(term, config) do
     bytes = :erlang.term_to_binary(term)
 
-    if node() == @nowhere and mentioned?(bytes, atom(@nowhere)),
-      do: :erlang.term_to_binary(move(term, here(), place)),
+    if node() == @nowhere and mentioned?(bytes, @nowhere),
+      do: :erlang.term_to_binary(move(term, here(), place(config))),
       else: bytes
   end
 
@@ -29,15 +26,18 @@ defmodule Causeway.PubSub.Wire do
   # None is compressed: what is may be a thousand times as long.
   def decode(<<131, 80, _::binary>>, _config), do: :error
 
-  def decode(bytes, %{place: {name, _} = place} = config) do
+  def decode(bytes, config) do
     term = :erlang.binary_to_term(bytes, if(config.atoms == :create, do: [], else: [:safe]))
-    if mentioned?(bytes, name), do: move(term, place, here()), else: term
+    if mentioned?(bytes, @elsewhere), do: move(term, place(config), here()), else: term
   rescue
     ArgumentError -> :error
   end
 
   # Most messages have none, and need not be walked through.
-  defp mentioned?(bytes, name), do: :binary.match(bytes, name) != :nomatch
+  defp mentioned?(bytes, node), do: :binary.match(bytes, Atom.to_string(node)) != :nomatch
+
+  # A node as the external term format has it in a pid: the name, and which of those that have borne it.
+  defp place(%{id: <<creation::binary-4, _::binary>>}), do: {atom(@elsewhere), creation}
 
   defp here do
     <<131, _pid, rest::binary>> = :erlang.term_to_binary(self())

@@ -112,15 +112,15 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
     end
 
     # Two VMs that are no nodes, which both count their processes from the same number on.
-    defp alone!(context) do
+    defp alone!(context, opts \\ []) do
       node = Causeway.Cluster.start_alone()
       {:ok, _} = Causeway.Cluster.on(node, :application, :ensure_all_started, [:phoenix_pubsub])
-      {:ok, _} = on(node, :start, [context.options, []])
+      {:ok, _} = on(node, :start, [context.options, opts])
       node
     end
 
     test "without distribution, pids are those of another node, and come home", context do
-      [a, b] = for _ <- 1..2, do: alone!(context)
+      [a, b] = for _ <- 1..2, do: alone!(context, atoms: :existing)
 
       for topic <- ["orders:1", "other"] do
         :ok = on(a, :listen, [[topic <> ":back"]])
