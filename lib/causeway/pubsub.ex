@@ -15,10 +15,20 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
     `{:error, error}` nobody on this node has been sent it; when the error's reason is `{:unknown, _}` or `:timeout`, others may
     have been. Subscribers on the node that broadcasts are sent it by Phoenix.PubSub itself, after the commit.
 
+    A node takes part from when its log has first reached the server. What the log's `:keep_ms` or `:keep_bytes` has taken
+    before it came back is missed: the event `[:causeway, :log, :behind]` says how much.
+
     ## All other topics
 
     With Erlang distribution they are Phoenix.PubSub.PG2's, its default adapter. Without, they go through the server's log as
-    messages that are kept nowhere: a node that is cut off misses them.
+    messages that are kept nowhere: a node that is cut off misses them until its log streams again, for which the server needs
+    `wal_level = logical`. Presence, whose topics are of these, makes good for it by itself.
+
+    ## Phoenix without Erlang distribution
+
+    Channels, presence, live views and the subscriptions of Absinthe work unchanged; `docs/log.md` lists what was tried. A pid,
+    a port or a reference in a message is that of another node, to which there is no connection; sent back, it is again what it
+    was. Those that a function has in it are left as they are, and mean nothing elsewhere.
 
     ## Options
 
