@@ -21,6 +21,9 @@ defmodule Causeway.MixProject do
     {:telemetry, :telemetry, "~> 1.0"}
   ]
 
+  # What tests use besides, where it is there: nothing that Causeway would depend on.
+  @tested_with [:absinthe, :absinthe_phoenix]
+
   def project do
     [
       app: :causeway,
@@ -32,6 +35,7 @@ defmodule Causeway.MixProject do
       # Integrations may come from ERL_LIBS; Elixir 1.15 and later would drop them from the path.
       prune_code_paths: false,
       elixirc_options: [no_warn_undefined: for({_, module, _} <- present(), do: module)],
+      xref: [exclude: Enum.flat_map(@tested_with, &modules/1)],
       deps: deps(),
       integrations: for({app, module, _} <- @integrations, do: {app, module}),
       name: "Causeway",
@@ -55,6 +59,11 @@ defmodule Causeway.MixProject do
   # Not to be warned about modules that exist is all that the option does otherwise.
   defp present do
     Enum.filter(@integrations, fn {_, module, _} -> Code.ensure_loaded?(module) end)
+  end
+
+  defp modules(app) do
+    Application.load(app)
+    Application.spec(app, :modules) || []
   end
 
   # Without Hex, Mix would stop to ask whether to install it. See scripts/mix for CAUSEWAY_DEPS.

@@ -15,10 +15,20 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
     `{:error, error}` nobody on this node has been sent it; when the error's reason is `{:unknown, _}` or `:timeout`, others may
     have been. Subscribers on the node that broadcasts are sent it by Phoenix.PubSub itself, after the commit.
 
+    A node takes part from when its log has first reached the server. What the log's `:keep_ms` or `:keep_bytes` has taken
+    before it came back is missed: the event `[:causeway, :log, :behind]` says how much.
+
     ## All other topics
 
     With Erlang distribution they are Phoenix.PubSub.PG2's, its default adapter. Without, they go through the server's log as
-    messages that are kept nowhere: a node that is cut off misses them.
+    messages that are kept nowhere: a node that is cut off misses them until its log streams again, for which the server needs
+    `wal_level = logical`. Presence, whose topics are of these, makes good for it by itself.
+
+    ## Phoenix without Erlang distribution
+
+    Channels, presence, live views and the subscriptions of Absinthe work unchanged; `docs/log.md` lists what was tried. A pid,
+    a port or a reference in a message is that of another node, to which there is no connection; sent back, it is again what it
+    was. Those that a function has in it are left as they are, and mean nothing elsewhere.
 
     ## Options
 
@@ -31,7 +41,7 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
     use Supervisor
 
     alias Causeway.Log
-    alias Causeway.PubSub.{Emitter, Options, Relay}
+    alias Causeway.PubSub.{Emitter, Options, Relay, Wire}
     alias Phoenix.PubSub.PG2
 
     @doc false
@@ -49,6 +59,8 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
 
     @impl true
     def init({opts, config}) do
+      # How far each partition has been relayed outlives who relays.
+      config = %{config | places: :ets.new(:places, [:public])}
       children = [{PG2, opts}, {Emitter, config}, {Relay, config}]
       Supervisor.init(children, strategy: :one_for_one)
     end
@@ -68,7 +80,7 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
     end
 
     defp publish(config, topic, message, dispatcher) do
-      bytes = :erlang.term_to_binary({config.id, dispatcher, message})
+      bytes = Wire.encode({config.id, dispatcher, message}, config)
 
       with {:ok, _place} <-
              Log.publish(config.log, config.prefix <> topic, bytes,
@@ -97,13 +109,14 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
 
   defmodule Causeway.PubSub.Relay do
     @moduledoc false
-    # Gives what comes from elsewhere to the subscribers of this node. Durable topics: from where it was before, when the log
-    # is started again.
+    # Gives what comes from elsewhere to the subscribers of this node. Durable topics: from where it was before, when this
+    # process, the log or its reader is started again. Whoever kills it between a message and the note of it makes that one
+    # come twice.
 
     use GenServer
     alias Causeway.Log
-    alias Causeway.Log.{Runtime, Topic}
-    alias Causeway.PubSub.Emitter
+    alias Causeway.Log.{Events, Runtime}
+    alias Causeway.PubSub.{Emitter, Wire}
 
     @again_ms 100
 
@@ -111,7 +124,7 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
 
     @impl true
     def init(config),
-      do: {:ok, %{config: config, ref: nil, monitor: nil, cursor: :now}, {:continue, :subscribe}}
+      do: {:ok, %{config: config, ref: nil, monitor: nil}, {:continue, :subscribe}}
 
     @impl true
     def handle_continue(:subscribe, state), do: subscribe(state)
@@ -119,9 +132,12 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
     @impl true
     def handle_info(:subscribe, state), do: subscribe(state)
 
-    def handle_info({:causeway, ref, messages}, %{ref: ref} = state) do
-      if is_list(messages), do: Enum.each(messages, &relay(&1, state.config))
-      {:noreply, %{state | cursor: Log.cursor(state.cursor, messages)}}
+    def handle_info({:causeway, ref, messages}, %{ref: ref, config: config} = state) do
+      if is_list(messages),
+        do: Enum.each(messages, &relay(&1, config)),
+        else: note(config, Log.cursor(%{}, messages))
+
+      {:noreply, state}
     end
 
     def handle_info({:causeway_emitted, content}, state) do
@@ -129,18 +145,19 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
       {:noreply, state}
     end
 
+    # The reader, alone or with the whole log.
     def handle_info({:DOWN, monitor, _, _, _}, %{monitor: monitor} = state),
-      do: subscribe(%{state | ref: nil})
+      do: subscribe(%{state | ref: nil, monitor: nil})
 
     def handle_info(_, state), do: {:noreply, state}
 
     defp subscribe(%{config: config} = state) do
-      with pid when is_pid(pid) <- Process.whereis(config.log),
-           monitor = Process.monitor(pid),
-           %Runtime{} = rt <- Runtime.fetch(config.log),
+      with %Runtime{} = rt <- Runtime.fetch(config.log),
            Runtime.put(rt, {:emitted, Emitter.prefix(config)}, self()),
-           {:ok, ref, cursor} <- Log.subscribe(config.log, config.pattern, from: state.cursor) do
-        {:noreply, %{state | ref: ref, monitor: monitor, cursor: cursor}}
+           {:ok, ref, cursor} <- Log.subscribe(config.log, config.pattern, from: place(config)),
+           [{_, reader}] <- :ets.lookup(rt.state, {:subscription, ref}) do
+        note(config, cursor)
+        {:noreply, %{state | ref: ref, monitor: Process.monitor(reader)}}
       else
         _ ->
           Process.send_after(self(), :subscribe, @again_ms)
@@ -148,30 +165,39 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
       end
     end
 
-    defp relay(%{topic: topic, payload: bytes}, config) when is_binary(bytes) do
-      true = Topic.text?(topic)
-      own = config.id
-
-      case read(bytes, config) do
-        # Phoenix.PubSub has done so.
-        {^own, _, _} -> :ok
-        {_, dispatcher, message} -> dispatch(config, topic, dispatcher, message)
-        :error -> :ok
+    defp place(config) do
+      case :ets.tab2list(config.places) do
+        [] -> :now
+        places -> Map.new(places)
       end
     end
 
-    defp relay(_message, _config), do: :ok
+    defp note(config, cursor), do: :ets.insert(config.places, Map.to_list(cursor))
 
-    defp dispatch(%{name: name, prefix: prefix}, topic, dispatcher, message) do
-      topic = binary_part(topic, byte_size(prefix), byte_size(topic) - byte_size(prefix))
-      Phoenix.PubSub.local_broadcast(name, topic, message, dispatcher)
+    defp relay(%{topic: topic, payload: bytes} = message, config) do
+      own = config.id
+
+      case is_binary(bytes) and Wire.decode(bytes, config) do
+        # Phoenix.PubSub has done so.
+        {^own, _, _} -> :ok
+        {_, dispatcher, term} -> deliver(config, bare(topic, config), term, dispatcher)
+        _ -> :ok
+      end
+
+      :ets.insert(config.places, {message.partition, message.sequence})
     end
 
-    @doc false
-    def read(bytes, config) do
-      :erlang.binary_to_term(bytes, if(config.atoms == :create, do: [], else: [:safe]))
+    defp bare(topic, %{prefix: prefix}),
+      do: binary_part(topic, byte_size(prefix), byte_size(topic) - byte_size(prefix))
+
+    @doc "Gives a message to this node's subscribers."
+    def deliver(config, topic, message, dispatcher) do
+      Phoenix.PubSub.local_broadcast(config.name, topic, message, dispatcher)
     rescue
-      ArgumentError -> :error
+      # A dispatcher of another release may not be here: its messages are not for this node, and hold up no others.
+      error ->
+        metadata = %{topic: topic, dispatcher: dispatcher, error: error}
+        Events.emit(config.log, :undelivered, %{messages: 1}, metadata)
     end
   end
 
@@ -183,7 +209,7 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
     use GenServer
     alias Causeway.Log.{Runtime, Writer}
     alias Causeway.Postgres
-    alias Causeway.PubSub.Relay
+    alias Causeway.PubSub.{Relay, Wire}
 
     @most 1_000
 
@@ -201,10 +227,10 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
 
     @doc "Those of another node, for this one."
     def deliver(content, config) do
-      with {from, list} when from != config.id <- Relay.read(content, config) do
-        for {to, topic, message, dispatcher} <- list, to in [:all, config.node] do
-          Phoenix.PubSub.local_broadcast(config.name, topic, message, dispatcher)
-        end
+      with {from, list} when from != config.id <- Wire.decode(content, config) do
+        for {to, topic, message, dispatcher} <- list,
+            to in [:all, config.node],
+            do: Relay.deliver(config, topic, message, dispatcher)
       end
 
       :ok
@@ -215,7 +241,7 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
 
     @impl true
     def handle_cast({:emit, one}, config) do
-      content = :erlang.term_to_binary({config.id, gather([one], 1)})
+      content = Wire.encode({config.id, gather([one], 1)}, config)
 
       # Nobody waits for it: lost is lost, as with nodes that are not connected.
       with %Runtime{} = rt <- Runtime.fetch(config.log) do

@@ -23,7 +23,8 @@ defmodule Causeway.PubSub.Options do
     timeout: {:timeout, 15_000, "milliseconds that a broadcast on a durable topic may take."}
   ]
 
-  defstruct Keyword.keys(@schema) ++ [:name, :adapter_name, :node, :id, :prefix, :pattern]
+  defstruct Keyword.keys(@schema) ++
+              [:name, :adapter_name, :node, :id, :prefix, :pattern, :places]
 
   def docs, do: Causeway.Schema.docs(@schema)
 

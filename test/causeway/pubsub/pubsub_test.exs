@@ -111,6 +111,62 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
       assert on(a, :heard, []) == Enum.to_list(1..60)
     end
 
+    # Two VMs that are no nodes, which both count their processes from the same number on.
+    defp alone!(context, opts \\ []) do
+      node = Causeway.Cluster.start_alone()
+      {:ok, _} = Causeway.Cluster.on(node, :application, :ensure_all_started, [:phoenix_pubsub])
+      {:ok, _} = on(node, :start, [context.options, opts])
+      node
+    end
+
+    test "without distribution, pids are those of another node, and come home", context do
+      [a, b] = for _ <- 1..2, do: alone!(context, atoms: :existing)
+
+      for topic <- ["orders:1", "other"] do
+        :ok = on(a, :listen, [[topic <> ":back"]])
+        :ok = on(b, :listen, [[topic]])
+        for node <- [a, b], do: ready!(node)
+        :ok = on(a, :broadcast_own, [topic])
+        eventually(fn -> on(b, :heard, []) != [] end)
+        assert on(b, :of_one_other?, [])
+        :ok = on(b, :broadcast_heard, [topic <> ":back"])
+        eventually(fn -> on(a, :heard, []) != [] end)
+        assert on(a, :own?, [])
+        for node <- [a, b], do: on(node, :forget, [])
+      end
+    end
+
+    test "what relays is killed, and what it reads by", context do
+      [a, b] = for _ <- 1..2, do: alone!(context)
+      :ok = on(b, :listen, [["orders:1"]])
+      ready!(b)
+
+      for i <- 1..200 do
+        if i in [50, 150], do: on(b, :kill, [:relay])
+        if i in [100, 180], do: on(b, :kill, [:readers])
+        :ok = on(a, :broadcast, ["orders:1", i])
+      end
+
+      eventually(fn -> List.last(on(b, :heard, [])) == 200 end)
+      heard = on(b, :heard, [])
+      # One that was under way when it was killed may come twice.
+      assert Enum.dedup(heard) == Enum.to_list(1..200)
+      assert length(heard) <= 202
+    end
+
+    test "a dispatcher that is not here holds up nothing", context do
+      [a, b] = for _ <- 1..2, do: alone!(context)
+      :ok = on(b, :listen, [["orders:1", "other"]])
+      ready!(b)
+
+      for topic <- ["orders:1", "other"], i <- 1..10 do
+        :ok = on(a, :dispatch_by, [Module.concat(Not, "There#{i}"), topic])
+        :ok = on(a, :broadcast, [topic, {topic, i}])
+      end
+
+      eventually(fn -> length(on(b, :heard, [])) == 20 end)
+    end
+
     test "what cannot be is said", context do
       log = start_log!(context, max_bytes: 1000)
 
