@@ -30,10 +30,14 @@ defmodule Causeway.Log.Topic do
     do: text?(topic) and topic != "" and byte_size(topic) <= @max_bytes and not pattern?(topic)
 
   @doc false
-  def text?(text) when is_binary(text),
-    do: String.valid?(text) and :binary.match(text, <<0>>) == :nomatch
-
+  def text?(text) when is_binary(text), do: String.valid?(text) and not zero?(text)
   def text?(_), do: false
+
+  # Not :binary.match/2, which takes all the caller's reductions (OTP 25) when it looks for one pattern and finds none: whoever
+  # publishes would be scheduled twice.
+  defp zero?(<<0, _::binary>>), do: true
+  defp zero?(<<_, rest::binary>>), do: zero?(rest)
+  defp zero?(<<>>), do: false
 
   @doc """
   Whether it is a pattern, and not a topic.
