@@ -48,12 +48,11 @@ defmodule Causeway.Log.Topic do
       false
   """
   @spec pattern?(String.t()) :: boolean
-  def pattern?(topic) do
-    case :binary.match(topic, ["*", ">"]) do
-      :nomatch -> false
-      _ -> topic |> tokens() |> Enum.any?(&(&1 in ["*", ">"]))
-    end
-  end
+  def pattern?(topic), do: wild?(topic) and topic |> tokens() |> Enum.any?(&(&1 in ["*", ">"]))
+
+  defp wild?(<<c, _::binary>>) when c in [?*, ?>], do: true
+  defp wild?(<<_, rest::binary>>), do: wild?(rest)
+  defp wild?(<<>>), do: false
 
   @doc """
   A topic or a pattern, to be matched with `match?/2` many times: `{:ok, matcher}`, or `{:error, why}`.

@@ -11,14 +11,14 @@ defmodule Causeway.Log.Writer do
   @yields 8
 
   @doc "The writer of a partition."
-  def of(rt, partition), do: Runtime.process(rt, :Writer, rem(partition, rt.opts.writers))
+  def of(%{writers: writers}, partition), do: elem(writers, rem(partition, tuple_size(writers)))
 
   def child_spec({rt, n}) do
     %{id: {__MODULE__, n}, start: {__MODULE__, :start_link, [rt, n]}}
   end
 
   def start_link(rt, n),
-    do: GenServer.start_link(__MODULE__, {rt, n}, name: Runtime.process(rt, :Writer, n))
+    do: GenServer.start_link(__MODULE__, {rt, n}, name: elem(rt.writers, n))
 
   @doc """
   Publishes messages `{topic, payload, key, metadata}` of one partition, in order. The answer comes as
@@ -112,11 +112,14 @@ defmodule Causeway.Log.Writer do
       for({_, group} <- groups, do: group |> Enum.map(&elem(&1, 4)) |> Enum.sum()),
       for({topic, _, _, _} <- messages, do: topic),
       for({_, payload, _, _} <- messages, do: payload),
-      for({_, _, key, _} <- messages, do: key),
-      for({_, _, _, metadata} <- messages, do: metadata),
+      for({_, _, key, _} <- messages, do: key) |> unless_all_nil(),
+      for({_, _, _, metadata} <- messages, do: metadata) |> unless_all_nil(),
       publisher
     ]
   end
+
+  # Most messages have none of these, and then there is no array that the server and all readers would walk through.
+  defp unless_all_nil(list), do: if(Enum.any?(list), do: list)
 
   defp answer([{_, ref, _, _, count, _, _} | group], first) do
     send(ref, {ref, {:ok, first}})
