@@ -91,7 +91,17 @@ defmodule Causeway.Log.Feed do
   # Keys and metadata are nil where no message of the batch has one.
   defp walk([], [], _, _, _, _, _, _, _), do: []
 
-  defp walk([topic | topics], [payload | payloads], keys, metadata, n, seen, matcher, fields, feed) do
+  defp walk(
+         [topic | topics],
+         [payload | payloads],
+         keys,
+         metadata,
+         n,
+         seen,
+         matcher,
+         fields,
+         feed
+       ) do
     {key, keys} = first(keys)
     {meta, metadata} = first(metadata)
     more = walk(topics, payloads, keys, metadata, n + 1, seen, matcher, fields, feed)
