@@ -88,27 +88,34 @@ defmodule Causeway.Log.Feed do
     walk(topics, payloads, keys, metadata, first, seen, matcher, fields, feed)
   end
 
+  # Keys and metadata are nil where no message of the batch has one.
   defp walk([], [], _, _, _, _, _, _, _), do: []
 
   defp walk(
          [topic | topics],
          [payload | payloads],
-         [key | keys],
-         [meta | metadata],
+         keys,
+         metadata,
          n,
          seen,
          matcher,
          fields,
          feed
        ) do
-    if n > seen and Topic.match?(matcher, topic) do
-      message =
-        Message.read(%{fields | topic: topic, sequence: n, key: key}, payload, meta, feed.rt)
+    {key, keys} = first(keys)
+    {meta, metadata} = first(metadata)
+    more = walk(topics, payloads, keys, metadata, n + 1, seen, matcher, fields, feed)
 
-      message = if feed.bytes, do: {message, payload, meta}, else: message
-      [message | walk(topics, payloads, keys, metadata, n + 1, seen, matcher, fields, feed)]
-    else
-      walk(topics, payloads, keys, metadata, n + 1, seen, matcher, fields, feed)
-    end
+    if n > seen and Topic.match?(matcher, topic),
+      do: [message(%{fields | topic: topic, sequence: n, key: key}, payload, meta, feed) | more],
+      else: more
+  end
+
+  defp first(nil), do: {nil, nil}
+  defp first([one | rest]), do: {one, rest}
+
+  defp message(message, payload, metadata, %{bytes: bytes, rt: rt}) do
+    message = Message.read(message, payload, metadata, rt)
+    if bytes, do: {message, payload, metadata}, else: message
   end
 end

@@ -15,20 +15,17 @@ LANGUAGE sql VOLATILE AS $$
   SELECT pg_catalog.pg_advisory_xact_lock(('SCHEMA.log_batches'::regclass::oid::bigint << 32) | partition)
 $$
 --;
--- Numbers messages of one partition, and returns the first number. READ COMMITTED only: what the holder before has
--- committed must be seen here.
-CREATE OR REPLACE FUNCTION SCHEMA.log_append_one(p int, topics text[], payloads bytea[], keys text[], metadata bytea[],
-                                                 publisher text) RETURNS bigint
+-- What is to be so before messages are numbered.
+CREATE OR REPLACE FUNCTION SCHEMA.log_check(topics text[], payloads bytea[], keys text[], metadata bytea[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  s record;
-  b record;
   n int := cardinality(topics);
 BEGIN
   IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
     RAISE EXCEPTION 'messages are numbered in READ COMMITTED transactions only' USING ERRCODE = 'active_sql_transaction';
   END IF;
 
+  -- Keys and metadata are NULL when no message has one.
   IF n = 0 OR cardinality(payloads) <> n OR cardinality(keys) <> n OR cardinality(metadata) <> n THEN
     RAISE EXCEPTION 'arrays of different sizes' USING ERRCODE = 'array_subscript_error';
   END IF;
@@ -37,7 +34,19 @@ BEGIN
   IF current_setting('synchronous_commit') = 'off' THEN
     PERFORM set_config('synchronous_commit', 'local', true);
   END IF;
-
+END
+$$
+--;
+-- Numbers messages of one partition, and returns the first number. READ COMMITTED only: what the holder before has
+-- committed must be seen here.
+CREATE OR REPLACE FUNCTION SCHEMA.log_append_one(p int, topics text[], payloads bytea[], keys text[], metadata bytea[],
+                                                 publisher text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  s record;
+  b record;
+BEGIN
+  PERFORM SCHEMA.log_check(topics, payloads, keys, metadata);
   PERFORM SCHEMA.log_lock(p);
   SELECT segment, first - 1 AS last, opened INTO s FROM SCHEMA.log_segments WHERE partition = p ORDER BY segment DESC LIMIT 1;
 
@@ -49,30 +58,59 @@ BEGIN
   b.last := coalesce(b.last, s.last);
 
   INSERT INTO SCHEMA.log_batches (partition, first, last, segment, time, publisher, topics, payloads, keys, metadata)
-    VALUES (p, b.last + 1, b.last + n, s.segment, greatest(clock_timestamp(), b.time, s.opened), publisher, topics, payloads,
-            keys, metadata);
+    VALUES (p, b.last + 1, b.last + cardinality(topics), s.segment, greatest(clock_timestamp(), b.time, s.opened), publisher,
+            topics, payloads, keys, metadata);
   RETURN b.last + 1;
 END
 $$
 --;
--- Messages of several partitions, which are in order; so many of each. The first number of each.
+-- Messages of several partitions, which are in order; so many of each. The first number of each. All take one statement, with
+-- a generic plan: to plan it anew for each batch costs more than it does.
 CREATE OR REPLACE FUNCTION SCHEMA.log_append(partitions int[], counts int[], topics text[], payloads bytea[], keys text[],
                                              metadata bytea[], publisher text) RETURNS bigint[]
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
+  locked boolean;
   a int := 1;
-  b int;
-  firsts bigint[] := '{}';
+  starts int[] := '{}';
+  firsts bigint[];
 BEGIN
   IF cardinality(partitions) = 1 THEN
     RETURN ARRAY[SCHEMA.log_append_one(partitions[1], topics, payloads, keys, metadata, publisher)];
   END IF;
 
+  PERFORM SCHEMA.log_check(topics, payloads, keys, metadata);
+
   FOR i IN 1 .. cardinality(partitions) LOOP
-    b := a + counts[i] - 1;
-    firsts := firsts || SCHEMA.log_append_one(partitions[i], topics[a:b], payloads[a:b], keys[a:b], metadata[a:b], publisher);
-    a := b + 1;
+    -- An expression is evaluated without a statement.
+    locked := SCHEMA.log_lock(partitions[i]) IS NOT NULL;
+    starts := starts || a;
+    a := a + counts[i];
   END LOOP;
+
+  -- What was committed before the locks were had is seen by this, as it is a statement of its own.
+  WITH batches AS (
+    INSERT INTO SCHEMA.log_batches (partition, first, last, segment, time, publisher, topics, payloads, keys, metadata)
+      SELECT u.p, coalesce(b.last + 1, s.first), coalesce(b.last + 1, s.first) + u.n - 1, s.segment,
+             greatest(clock_timestamp(), b.time, s.opened), publisher, topics[u.f : u.f + u.n - 1],
+             payloads[u.f : u.f + u.n - 1], keys[u.f : u.f + u.n - 1], metadata[u.f : u.f + u.n - 1]
+      FROM unnest(partitions, counts, starts) u (p, n, f)
+        CROSS JOIN LATERAL (
+          SELECT g.segment, g.first, g.opened FROM SCHEMA.log_segments g
+          WHERE g.partition = u.p ORDER BY g.segment DESC LIMIT 1) s
+        LEFT JOIN LATERAL (
+          SELECT h.last, h.time FROM SCHEMA.log_batches h
+          WHERE h.segment = s.segment AND h.partition = u.p ORDER BY h.last DESC LIMIT 1) b ON true
+    RETURNING partition, first)
+  SELECT array_agg(n.first ORDER BY n.partition) INTO firsts FROM batches n;
+
+  IF cardinality(firsts) IS DISTINCT FROM cardinality(partitions) THEN
+    RAISE EXCEPTION 'the log does not have all of the partitions %', partitions USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+
+  IF a - 1 <> cardinality(topics) THEN
+    RAISE EXCEPTION 'counts of % messages, and there are %', a - 1, cardinality(topics) USING ERRCODE = 'array_subscript_error';
+  END IF;
 
   RETURN firsts;
 END

@@ -32,7 +32,10 @@ defmodule Causeway.Log.Options do
     check_interval:
       {:positive, 1_000,
        "milliseconds between two looks, while there is one: nothing depends on it alone."},
-    writers: {{:between, 1, 64}, 2, "connections that publish; each partition has one of them."},
+    writers:
+      {{:between, 1, 64}, 1,
+       "connections that publish; each partition has one of them. One makes the largest batches; more are for disks that " <>
+         "take long to sync."},
     readers: {{:between, 1, 64}, 2, "connections that read what is not in memory."},
     batch_messages:
       {{:between, 1, 10_000}, 500, "messages that are published in one go, at most."},

@@ -1,6 +1,6 @@
 defmodule Causeway.Log.Reader do
   @moduledoc false
-  # Reads for one subscriber, a batch of each partition at a time, and no more than its mailbox has room for.
+  # Reads for one subscriber, some batches of each partition at a time, and no more than its mailbox has room for.
 
   use GenServer, restart: :temporary
   alias Causeway.Log.{Events, Feed, Runtime}
@@ -9,7 +9,20 @@ defmodule Causeway.Log.Reader do
   @full_ms 1
   @again_ms 50
 
-  defstruct [:rt, :ref, :pid, :matcher, :opts, :flag, :timer, :feeds]
+  defstruct [
+    :rt,
+    :ref,
+    :pid,
+    :matcher,
+    :opts,
+    :flag,
+    :timer,
+    :feeds,
+    # How many messages the subscriber takes now; what is to be sent to it, the last first, and how much that is
+    room: 0,
+    pieces: [],
+    waiting: 0
+  ]
 
   def start_link({rt, args}), do: GenServer.start_link(__MODULE__, {rt, args})
 
@@ -66,37 +79,26 @@ defmodule Causeway.Log.Reader do
   # The flag is cleared before the heads are read: what comes afterwards wakes this again.
   defp run(state) do
     Runtime.looking(state.flag)
-    {:noreply, state.feeds |> Map.keys() |> round(state)}
+    {:noreply, state.feeds |> Map.keys() |> round(%{state | room: room(state)})}
   end
 
-  # One batch of each partition that has one, until none has.
+  # What each partition has, until none has more. What is little goes together, in one message.
   defp round(partitions, state) do
     case Enum.reduce_while(partitions, {[], state}, &step/2) do
-      {:wait, ms, state} -> later(state, ms)
-      {[], state} -> state
+      {:wait, ms, state} -> state |> flush() |> later(ms)
+      {[], state} -> flush(state)
       {more, state} -> round(more, state)
     end
   end
 
+  defp step(_p, {_more, %{room: 0} = state}), do: {:halt, {:wait, @full_ms, state}}
+
   defp step(p, {more, state}) do
-    if full?(state) do
-      {:halt, {:wait, @full_ms, state}}
-    else
-      case gather(state.feeds[p], state, [], 0) do
-        {:ok, messages, feed} ->
-          tell(messages, state)
-          {:cont, {[p | more], put(state, feed)}}
-
-        {:gap, gap, feed} ->
-          tell_gap(gap, state)
-          {:cont, {[p | more], put(state, feed)}}
-
-        :none ->
-          {:cont, {more, state}}
-
-        :later ->
-          {:halt, {:wait, @again_ms, state}}
-      end
+    case gather(state.feeds[p], state, [], 0) do
+      {:ok, messages, feed} -> {:cont, {[p | more], state |> put(feed) |> add(messages)}}
+      {:gap, gap, feed} -> {:cont, {[p | more], state |> put(feed) |> flush() |> tell_gap(gap)}}
+      :none -> {:cont, {more, state}}
+      :later -> {:halt, {:wait, @again_ms, state}}
     end
   end
 
@@ -123,28 +125,44 @@ defmodule Causeway.Log.Reader do
 
   defp put(state, feed), do: %{state | feeds: %{state.feeds | feed.partition => feed}}
 
-  defp full?(state) do
+  # ---- sending ----
+
+  # How many more messages its mailbox takes. It is looked at before a run, and when so many have been sent: to look means
+  # to wait until the subscriber, which has just been sent something, has its turn.
+  defp room(state) do
     case Process.info(state.pid, :message_queue_len) do
-      {_, n} -> n >= state.opts.max_queue
-      nil -> true
+      {_, n} -> max(state.opts.max_queue - n, 0)
+      nil -> 0
     end
   end
+
+  defp add(state, messages) do
+    n = state.waiting + length(messages)
+    state = %{state | waiting: n, pieces: [messages | state.pieces]}
+    if n >= state.opts.max_messages, do: flush(state), else: state
+  end
+
+  defp flush(%{waiting: 0} = state), do: %{state | pieces: []}
+
+  defp flush(%{opts: %{max_messages: most}, waiting: n} = state) do
+    messages = joined(state.pieces)
+    pieces = if n <= most, do: [messages], else: Enum.chunk_every(messages, most)
+    for piece <- pieces, do: send(state.pid, {:causeway, state.ref, piece})
+    sent(%{state | pieces: [], waiting: 0}, length(pieces))
+  end
+
+  defp sent(%{room: room} = state, n) when room > n, do: %{state | room: room - n}
+  defp sent(state, _n), do: %{state | room: room(state)}
 
   defp later(%{timer: nil} = state, ms),
     do: %{state | timer: :erlang.start_timer(ms, self(), :run)}
 
   defp later(state, _ms), do: state
 
-  defp tell([], _state), do: :ok
-
-  defp tell(messages, state) do
-    for piece <- Enum.chunk_every(messages, state.opts.max_messages),
-        do: send(state.pid, {:causeway, state.ref, piece})
-  end
-
-  defp tell_gap(gap, state) do
+  defp tell_gap(state, gap) do
     metadata = %{partition: gap.partition, subscriber: state.pid}
     Events.emit(state.rt.name, :behind, %{missing: gap.to - gap.from + 1}, metadata)
     send(state.pid, {:causeway, state.ref, {:gap, gap}})
+    sent(state, 1)
   end
 end

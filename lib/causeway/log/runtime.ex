@@ -6,7 +6,19 @@ defmodule Causeway.Log.Runtime do
   alias Causeway.Log.{Error, Migration}
   alias Causeway.Postgres.Json
 
-  @enforce_keys [:name, :opts, :schema, :publisher, :atoms, :json, :recent, :readers, :state, :id]
+  @enforce_keys [
+    :name,
+    :opts,
+    :schema,
+    :publisher,
+    :atoms,
+    :json,
+    :recent,
+    :readers,
+    :state,
+    :id,
+    :writers
+  ]
   defstruct @enforce_keys ++ [:partitions, :max_bytes, :heads]
 
   @type t :: %__MODULE__{}
@@ -25,6 +37,8 @@ defmodule Causeway.Log.Runtime do
       publisher: opts.publisher || publisher(),
       atoms: opts.atoms,
       json: opts.json || Json.library(),
+      # Made once: each message asks for one.
+      writers: List.to_tuple(for n <- 0..(opts.writers - 1), do: process(opts.name, :Writer, n)),
       recent: :ets.new(:recent, [:ordered_set, :public, read_concurrency: true]),
       readers: :ets.new(:readers, [:bag, :public, read_concurrency: true]),
       state: :ets.new(:state, [:set, :public, read_concurrency: true])

@@ -30,10 +30,14 @@ defmodule Causeway.Log.Topic do
     do: text?(topic) and topic != "" and byte_size(topic) <= @max_bytes and not pattern?(topic)
 
   @doc false
-  def text?(text) when is_binary(text),
-    do: String.valid?(text) and :binary.match(text, <<0>>) == :nomatch
-
+  def text?(text) when is_binary(text), do: String.valid?(text) and not zero?(text)
   def text?(_), do: false
+
+  # Not :binary.match/2, which takes all the caller's reductions (OTP 25) when it looks for one pattern and finds none: whoever
+  # publishes would be scheduled twice.
+  defp zero?(<<0, _::binary>>), do: true
+  defp zero?(<<_, rest::binary>>), do: zero?(rest)
+  defp zero?(<<>>), do: false
 
   @doc """
   Whether it is a pattern, and not a topic.
@@ -44,12 +48,11 @@ defmodule Causeway.Log.Topic do
       false
   """
   @spec pattern?(String.t()) :: boolean
-  def pattern?(topic) do
-    case :binary.match(topic, ["*", ">"]) do
-      :nomatch -> false
-      _ -> topic |> tokens() |> Enum.any?(&(&1 in ["*", ">"]))
-    end
-  end
+  def pattern?(topic), do: wild?(topic) and topic |> tokens() |> Enum.any?(&(&1 in ["*", ">"]))
+
+  defp wild?(<<c, _::binary>>) when c in [?*, ?>], do: true
+  defp wild?(<<_, rest::binary>>), do: wild?(rest)
+  defp wild?(<<>>), do: false
 
   @doc """
   A topic or a pattern, to be matched with `match?/2` many times: `{:ok, matcher}`, or `{:error, why}`.

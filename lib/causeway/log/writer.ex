@@ -7,18 +7,18 @@ defmodule Causeway.Log.Writer do
   alias Causeway.Log.{Database, Error, Events, Runtime}
   alias Causeway.Postgres
 
-  # How often it lets others run before it commits fewer than before.
-  @yields 8
+  # How long it lets others run, in microseconds, before it commits without those who were answered just now.
+  @patience 100
 
   @doc "The writer of a partition."
-  def of(rt, partition), do: Runtime.process(rt, :Writer, rem(partition, rt.opts.writers))
+  def of(%{writers: writers}, partition), do: elem(writers, rem(partition, tuple_size(writers)))
 
   def child_spec({rt, n}) do
     %{id: {__MODULE__, n}, start: {__MODULE__, :start_link, [rt, n]}}
   end
 
   def start_link(rt, n),
-    do: GenServer.start_link(__MODULE__, {rt, n}, name: Runtime.process(rt, :Writer, n))
+    do: GenServer.start_link(__MODULE__, {rt, n}, name: elem(rt.writers, n))
 
   @doc """
   Publishes messages `{topic, payload, key, metadata}` of one partition, in order. The answer comes as
@@ -35,44 +35,38 @@ defmodule Causeway.Log.Writer do
 
   @impl true
   def init({rt, n}) do
-    {:ok, %{rt: rt, conn: connection(rt, n), sql: sql(rt), last: 1}}
+    {:ok, %{rt: rt, conn: connection(rt, n), sql: sql(rt), expected: 1}}
   end
 
   defp sql(rt), do: "SELECT #{rt.schema}.log_append($1, $2, $3, $4, $5, $6, $7)"
 
   @impl true
   def handle_info({:publish, _, _, _, count, bytes, _} = request, state) do
-    requests = gather([request], count, bytes, state.rt.opts, state.last, @yields)
-    requests |> Enum.reverse() |> Enum.reject(&late?/1) |> commit(state)
-    {:noreply, %{state | last: length(requests)}}
+    until = System.monotonic_time(:microsecond) + @patience
+    {n, requests} = gather([request], 1, count, bytes, state.rt.opts, state.expected, until)
+    waiting = requests |> Enum.reverse() |> Enum.reject(&late?/1) |> commit(state)
+    {:noreply, %{state | expected: n + waiting}}
   end
 
   def handle_info(_, state), do: {:noreply, state}
 
-  # Those who were answered just now are about to publish again: while there are fewer than the last time, they are let run.
-  # Who publishes alone waits for nobody.
-  defp gather(
-         requests,
-         count,
-         bytes,
-         %{batch_messages: most, batch_bytes: most_bytes},
-         _wanted,
-         _yields
-       )
+  # Those who were answered just now are about to publish again: they are let run, so that they go together with those who
+  # have come meanwhile. Who publishes alone waits for nobody.
+  defp gather(requests, n, count, bytes, %{batch_messages: most, batch_bytes: most_bytes}, _, _)
        when count >= most or bytes >= most_bytes,
-       do: requests
+       do: {n, requests}
 
-  defp gather(requests, count, bytes, opts, wanted, yields) do
+  defp gather(requests, n, count, bytes, opts, expected, until) do
     receive do
-      {:publish, _, _, _, n, size, _} = request ->
-        gather([request | requests], count + n, bytes + size, opts, wanted - 1, yields)
+      {:publish, _, _, _, more, size, _} = request ->
+        gather([request | requests], n + 1, count + more, bytes + size, opts, expected, until)
     after
       0 ->
-        if wanted > 1 and yields > 0 do
+        if n < expected and System.monotonic_time(:microsecond) < until do
           :erlang.yield()
-          gather(requests, count, bytes, opts, wanted, yields - 1)
+          gather(requests, n, count, bytes, opts, expected, until)
         else
-          requests
+          {n, requests}
         end
     end
   end
@@ -81,23 +75,32 @@ defmodule Causeway.Log.Writer do
   defp late?({_, _, _, _, _, _, :infinity}), do: false
   defp late?({_, _, _, _, _, _, deadline}), do: System.monotonic_time(:millisecond) >= deadline
 
-  defp commit([], _state), do: :ok
+  # Returns how many others have come meanwhile.
+  defp commit([], _state), do: 0
 
   defp commit(requests, %{rt: rt} = state) do
     began = System.monotonic_time()
     groups = requests |> Enum.group_by(&elem(&1, 2)) |> Enum.sort()
+    result = Postgres.query(state.conn, state.sql, params(groups, rt.publisher))
+    {:message_queue_len, waiting} = Process.info(self(), :message_queue_len)
 
-    case Postgres.query(state.conn, state.sql, params(groups, rt.publisher)) do
+    case result do
       {:ok, %{rows: [[firsts]]}} ->
         for {{_, group}, first} <- Enum.zip(groups, firsts), do: answer(group, first)
-        count = requests |> Enum.map(&elem(&1, 4)) |> Enum.sum()
-        bytes = requests |> Enum.map(&elem(&1, 5)) |> Enum.sum()
-        duration = System.monotonic_time() - began
-        Events.emit(rt.name, :publish, %{duration: duration, messages: count, bytes: bytes})
+        committed(requests, began, rt)
 
       {:error, error} ->
         failed(requests, error(error), rt)
     end
+
+    waiting
+  end
+
+  defp committed(requests, began, rt) do
+    count = requests |> Enum.map(&elem(&1, 4)) |> Enum.sum()
+    bytes = requests |> Enum.map(&elem(&1, 5)) |> Enum.sum()
+    duration = System.monotonic_time() - began
+    Events.emit(rt.name, :publish, %{duration: duration, messages: count, bytes: bytes})
   end
 
   defp params(groups, publisher) do
@@ -112,11 +115,14 @@ defmodule Causeway.Log.Writer do
       for({_, group} <- groups, do: group |> Enum.map(&elem(&1, 4)) |> Enum.sum()),
       for({topic, _, _, _} <- messages, do: topic),
       for({_, payload, _, _} <- messages, do: payload),
-      for({_, _, key, _} <- messages, do: key),
-      for({_, _, _, metadata} <- messages, do: metadata),
+      for({_, _, key, _} <- messages, do: key) |> unless_all_nil(),
+      for({_, _, _, metadata} <- messages, do: metadata) |> unless_all_nil(),
       publisher
     ]
   end
+
+  # Most messages have none of these, and then there is no array that the server and all readers would walk through.
+  defp unless_all_nil(list), do: if(Enum.any?(list), do: list)
 
   defp answer([{_, ref, _, _, count, _, _} | group], first) do
     send(ref, {ref, {:ok, first}})
