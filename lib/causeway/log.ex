@@ -483,9 +483,19 @@ defmodule Causeway.Log do
     end)
   end
 
-  @doc "Forgets a group, its position and its dead letters. It must have no members any more."
-  @spec delete_consumers(log, String.t()) :: :ok | {:error, Exception.t()}
-  def delete_consumers(log, group), do: with_log(log, &Groups.delete(&1, group))
+  @doc """
+  Forgets a group, its position and its dead letters. While it has members that are alive, or have died within their lease, it
+  is an error of reason `{:has_members, group, members}`.
+
+  Options:
+
+  #{Options.docs(:delete)}
+  """
+  @spec delete_consumers(log, String.t(), keyword) :: :ok | {:error, Exception.t()}
+  def delete_consumers(log, group, opts \\ []) do
+    %{force: force} = Options.delete!(opts)
+    with_log(log, &Groups.delete(&1, group, force))
+  end
 
   @doc "The messages that a group has given up, oldest first, each with the last error: `{message, error}`. Option: `:limit`."
   @spec dead_letters(log, String.t(), keyword) ::

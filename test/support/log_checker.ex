@@ -224,7 +224,7 @@ defmodule Causeway.LogChecker do
     case Log.publish_many(Checked, messages) do
       {:ok, places} -> places
       # Of some partitions it may have been.
-      {:error, error} -> failed(error) && :unknown
+      {:error, error} -> failed(error) && {:unknown, Exception.message(error)}
     end
   end
 
@@ -289,7 +289,7 @@ defmodule Causeway.LogChecker do
       %Log.Error{reason: {:server, _}} -> :undone
       %Log.Error{reason: {:not_ready, _, _}} -> :undone
       %Postgres.Error{reason: reason} when reason in @undone -> :undone
-      _ -> :unknown
+      _ -> {:unknown, Exception.message(error)}
     end
   end
 end

@@ -5,7 +5,7 @@ defmodule Causeway.LogLedger do
   #
   #     {:tries, publisher, last}                 will publish its messages up to this one
   #     {:came, publisher, first, last, fates}    what came of these: their places, in order; or for all of them
-  #                                               :committed, :undone or :unknown
+  #                                               :committed, :undone or {:unknown, why}
   #     {:ended, publisher}                       publishes no more
   #     {:read, reader, partition, mark}          has read so far, `{sequence, hash of all}`
   #     {:wrong, reader, what}                    has noticed that something is not as it must be
@@ -24,6 +24,9 @@ defmodule Causeway.LogLedger do
   def count(ledger), do: GenServer.call(ledger, :count, 30_000)
   def wrong(ledger), do: GenServer.call(ledger, :wrong, 30_000)
 
+  @doc "Why one does not know what came of some, and how often."
+  def why(ledger), do: GenServer.call(ledger, :why, 30_000)
+
   @doc "Where a reader was the last time that it said so: `%{partition => {sequence, hash}}`."
   def read(ledger, reader), do: GenServer.call(ledger, {:read, reader}, 30_000)
 
@@ -31,13 +34,15 @@ defmodule Causeway.LogLedger do
 
   @impl true
   def init(nil),
-    do: {:ok, %{publishers: %{}, read: %{}, ended: MapSet.new(), wrong: [], count: 0}}
+    do: {:ok, %{publishers: %{}, read: %{}, ended: MapSet.new(), wrong: [], count: 0, why: %{}}}
 
   @impl true
   def handle_call(:ended, _, state), do: {:reply, state.ended, state}
   def handle_call(:count, _, state), do: {:reply, state.count, state}
   def handle_call(:wrong, _, state), do: {:reply, state.wrong, state}
   def handle_call(:publishers, _, state), do: {:reply, state.publishers, state}
+
+  def handle_call(:why, _, state), do: {:reply, state.why, state}
 
   def handle_call({:read, reader}, _, state),
     do: {:reply, Map.get(state.read, reader, %{}), state}
@@ -52,7 +57,9 @@ defmodule Causeway.LogLedger do
     n = last - first + 1
     {tried, fates} = state.publishers[id]
     publishers = %{state.publishers | id => {tried, [fates | fates(came, n)]}}
-    {:noreply, %{state | publishers: publishers, count: state.count + n}}
+
+    {:noreply,
+     %{state | publishers: publishers, count: state.count + n, why: why(came, state.why)}}
   end
 
   def handle_info({:ended, id}, state),
@@ -66,7 +73,10 @@ defmodule Causeway.LogLedger do
   def handle_info({:wrong, reader, what}, state),
     do: {:noreply, %{state | wrong: [{reader, what} | state.wrong]}}
 
-  defp fates(:unknown, n), do: :binary.copy(@unknown, n)
+  defp why({:unknown, why}, known), do: Map.update(known, why, 1, &(&1 + 1))
+  defp why(_, known), do: known
+
+  defp fates({:unknown, _}, n), do: :binary.copy(@unknown, n)
   defp fates(:undone, n), do: :binary.copy(@undone, n)
   defp fates(:committed, n), do: :binary.copy(@committed, n)
   defp fates(places, _), do: for({p, sequence} <- places, into: <<>>, do: place(p, sequence))

@@ -17,6 +17,7 @@ defmodule Causeway.Log.Error do
     * `{:fenced, group, partition}` - a consumer has lost a partition to another one, and what it did in a transaction was
       rolled back
     * `{:no_group, group}` - no such consumer group
+    * `{:has_members, group, members}` - a consumer group that is to be deleted has members, by what they are called
   """
 
   defexception [:reason]
@@ -70,6 +71,12 @@ defmodule Causeway.Log.Error do
   end
 
   defp format({:no_group, group}), do: "there is no consumer group #{short(group)} in this log"
+
+  defp format({:has_members, group, members}) do
+    "the consumer group #{short(group)} has members: #{Enum.join(members, ", ")}; stop them, or wait until the lease of those " <>
+      "that have died is over, or give force: true"
+  end
+
   defp format(reason), do: inspect(reason)
 
   defp reason(%{__exception__: true} = error), do: Exception.message(error)

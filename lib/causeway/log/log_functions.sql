@@ -235,6 +235,13 @@ LANGUAGE sql VOLATILE AS $$
   SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(grp, 'SCHEMA.log_groups'::regclass::oid::bigint))
 $$
 --;
+-- Whether a lease still counts. None is longer than ten minutes: one that ends later was taken before the clock was set back,
+-- and what its member has left would be nobody's for as long.
+CREATE OR REPLACE FUNCTION SCHEMA.log_alive(expires timestamptz) RETURNS boolean
+LANGUAGE sql VOLATILE AS $$
+  SELECT expires > pg_catalog.clock_timestamp() AND expires < pg_catalog.clock_timestamp() + interval '10 minutes'
+$$
+--;
 -- Makes a group that begins after these numbers, if there is none.
 CREATE OR REPLACE FUNCTION SCHEMA.log_group(grp text, partitions int[], positions bigint[]) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -263,8 +270,14 @@ DECLARE
   have int;
 BEGIN
   PERFORM SCHEMA.log_group_lock(grp);
+
+  -- Deleted, with members.
+  IF NOT EXISTS (SELECT FROM SCHEMA.log_groups WHERE name = grp) THEN
+    RETURN;
+  END IF;
+
   until := clock_timestamp() + lease_ms * interval '1 millisecond';
-  DELETE FROM SCHEMA.log_members WHERE name = grp AND expires < clock_timestamp() AND member <> me;
+  DELETE FROM SCHEMA.log_members WHERE name = grp AND NOT SCHEMA.log_alive(expires) AND member <> me;
   INSERT INTO SCHEMA.log_members (name, member, expires) VALUES (grp, me, until)
     ON CONFLICT (name, member) DO UPDATE SET expires = until;
   share := (SELECT ceil((SELECT count(*) FROM SCHEMA.log_positions WHERE name = grp)::numeric / count(*))
@@ -275,7 +288,7 @@ BEGIN
   IF have < share THEN
     UPDATE SCHEMA.log_positions p SET owner = me, epoch = p.epoch + 1, expires = until
     FROM (SELECT f.partition FROM SCHEMA.log_positions f
-          WHERE f.name = grp AND (f.owner IS NULL OR f.expires < clock_timestamp())
+          WHERE f.name = grp AND (f.owner IS NULL OR NOT SCHEMA.log_alive(f.expires))
           ORDER BY f.partition LIMIT share - have FOR UPDATE) free
     WHERE p.name = grp AND p.partition = free.partition;
   END IF;
@@ -298,6 +311,24 @@ BEGIN
   IF partitions IS NULL THEN
     DELETE FROM SCHEMA.log_members WHERE name = grp AND member = me;
   END IF;
+END
+$$
+--;
+-- Forgets a group that nobody takes part in, or any: NULL when there is none, else the members for which it was not done.
+CREATE OR REPLACE FUNCTION SCHEMA.log_delete_group(grp text, force boolean) RETURNS text[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  members text[];
+BEGIN
+  PERFORM SCHEMA.log_group_lock(grp);
+  members := ARRAY(SELECT m.member FROM SCHEMA.log_members m WHERE m.name = grp AND SCHEMA.log_alive(m.expires) ORDER BY m.member);
+
+  IF cardinality(members) > 0 AND NOT force THEN
+    RETURN members;
+  END IF;
+
+  DELETE FROM SCHEMA.log_groups WHERE name = grp;
+  RETURN CASE WHEN FOUND THEN '{}'::text[] END;
 END
 $$
 --;

@@ -85,10 +85,17 @@ defmodule Causeway.Log.Owner do
 
   defp load(state) do
     case Groups.parked(state.conn, state.rt, state.opts.group, state.row.partition) do
-      {:ok, parked} -> rounds(park(parked, known(parked, %{state | parked: %{}, lines: %{}})))
-      {:error, _} -> {:noreply, later(state, @again_ms, :load)}
+      {:ok, parked} ->
+        parked = Enum.map(parked, &soon(&1, state.opts))
+        rounds(park(parked, known(parked, %{state | parked: %{}, lines: %{}})))
+
+      {:error, _} ->
+        {:noreply, later(state, @again_ms, :load)}
     end
   end
+
+  # Longer than any wait is what the server's clock was set back by.
+  defp soon(entry, %{backoff: {_, most}}), do: %{entry | wait: min(entry.wait, most)}
 
   defp known(parked, %{known: nil, acked: acked} = state),
     do: %{

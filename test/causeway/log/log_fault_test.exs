@@ -2,7 +2,7 @@ defmodule Causeway.LogFaultTest do
   # Nodes publish and read while nodes, connections, walsenders and the server are killed. CAUSEWAY_FAULTS says how often,
   # CAUSEWAY_MESSAGES how many messages there are at least, CAUSEWAY_SEED repeats a run's choices.
   use Causeway.LogCase, async: false
-  alias Causeway.{Cluster, LogChecker, LogLedger}
+  alias Causeway.{Cluster, LogChecker, LogLedger, Preload, Privileges, WallClock}
 
   @moduletag :capture_log
   @moduletag timeout: 7_200_000
@@ -11,6 +11,7 @@ defmodule Causeway.LogFaultTest do
   @soon 60_000
   @long 600_000
 
+  @clock Preload.build("wall_clock")
   @faults [:walsender, :backends, :some_backends, :port_program, :node, :server, :restart]
 
   test "whatever is killed" do
@@ -43,10 +44,46 @@ defmodule Causeway.LogFaultTest do
     finish(run)
   end
 
+  # As the VM takes it by default. One that has been told not to correct time, `+c false`, lets its timers leap with the
+  # clock, and calls time out.
+  @tag skip: Privileges.skip(@clock)
+  test "a node's clock is set back and forward" do
+    Cluster.distribute!()
+    server = PostgresServer.start!()
+    {:ok, ledger} = LogLedger.start_link()
+    file = Path.join(server.dir, "clock")
+    WallClock.set(file, 0)
+
+    {peer, _} =
+      node = WallClock.start(Cluster.unique("clock"), Preload.path!(@clock), file, false)
+
+    on_exit(fn -> if Process.alive?(peer), do: :peer.stop(peer) end)
+    run = %{server: server, ledger: ledger, seed: 1, next: 1, nodes: %{}, killed: []}
+    run = start_checker(run, "one", node, :beginning)
+
+    for hours <- [-48, 1, 1000, 0] do
+      WallClock.set(file, hours * 3600)
+      there = Cluster.on(node, System, :os_time, [:second])
+      assert_in_delta there, System.os_time(:second) + hours * 3600, 5
+      wanted = LogLedger.count(ledger) + 500
+
+      wait!(run, "messages with a clock that is #{hours} hours off", @soon, fn ->
+        wrong!(run)
+        LogLedger.count(ledger) >= wanted
+      end)
+    end
+
+    counts = finish(run)
+    assert counts.unknown == 0, inspect(LogLedger.why(ledger))
+  end
+
   defp setting(name, default), do: String.to_integer(System.get_env(name) || "#{default}")
 
   defp start_node(run, name, from) do
-    node = Cluster.start_node("log_#{name}")
+    start_checker(run, name, Cluster.start_node("log_#{name}"), from)
+  end
+
+  defp start_checker(run, name, node, from) do
     true = Cluster.on(node, :net_kernel, :connect_node, [Node.self()])
     publishers = Enum.to_list(run.next..(run.next + @publishers - 1))
 
@@ -182,6 +219,7 @@ defmodule Causeway.LogFaultTest do
     total = ends |> Map.values() |> Enum.sum()
     assert total > 100 and counts.acknowledged > 0 and counts.undone > 0, inspect(counts)
     IO.puts("\n#{total} messages; of those published #{inspect(counts)}; seed #{run.seed}")
+    counts
   end
 
   defp wrong!(run) do
