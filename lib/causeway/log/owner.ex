@@ -228,6 +228,10 @@ defmodule Causeway.Log.Owner do
 
         collect(%{state | feed: feed, queue: entries_of}, entries, n)
 
+      # What is before it is handled first; then there is another look.
+      {:gap, _gap, _feed} when entries != [] ->
+        {entries, :more, state}
+
       {:gap, gap, feed} ->
         tell_gap(gap, state)
         collect_more(%{state | feed: feed}, entries, n)
