@@ -12,15 +12,22 @@ defmodule Causeway.Log.Ends do
   def streaming(rt, on?, error),
     do: GenServer.cast(Runtime.process(rt, :Ends), {:streaming, on?, error})
 
+  @doc "The server is another one, which may lack some of these batches, and what partitions have up to these numbers."
+  def rewound(rt, marks, heads),
+    do: GenServer.cast(Runtime.process(rt, :Ends), {:rewound, {marks, heads}})
+
   @doc "There is something in the outbox."
   def drain(rt), do: GenServer.cast(Runtime.process(rt, :Ends), :drain)
 
   @impl true
   def init(rt) do
-    {:ok, look(%{rt: rt, streaming: Runtime.get(rt, :stream) == :streaming, timer: nil})}
+    {:ok,
+     look(%{rt: rt, streaming: Runtime.get(rt, :stream) == :streaming, timer: nil, before: nil})}
   end
 
   @impl true
+  def handle_cast({:rewound, before}, state), do: {:noreply, look(%{state | before: before})}
+
   def handle_cast({:streaming, true, _}, state) do
     Runtime.put(state.rt, :stream, :streaming)
     Runtime.put(state.rt, :error, nil)
@@ -43,14 +50,37 @@ defmodule Causeway.Log.Ends do
   def handle_info(_, state), do: {:noreply, state}
 
   defp look(%{rt: rt} = state) do
-    with :ok <- Table.drain(rt), {:ok, ends} <- Table.ends(rt) do
+    with :ok <- rewind(state), :ok <- Table.drain(rt), {:ok, ends} <- Table.ends(rt) do
       for {p, _first, last} <- ends, Runtime.advance(rt, p, last), do: Runtime.wake(rt, p)
+      again(%{state | before: nil})
     else
-      {:error, error} -> Events.emit(rt.name, :check_failed, %{}, %{error: error})
+      {:error, error} ->
+        Events.emit(rt.name, :check_failed, %{}, %{error: error})
+        again(state)
     end
+  end
 
+  defp again(state) do
     if state.timer, do: :erlang.cancel_timer(state.timer)
     %{state | timer: :erlang.start_timer(interval(state), self(), :look)}
+  end
+
+  # The first number that it lacks is given anew, and all after it. What was not in memory any more is known by the ends.
+  defp rewind(%{before: nil}), do: :ok
+
+  defp rewind(%{rt: rt, before: {marks, heads}}) do
+    with {:ok, missing} <- Table.missing(rt, marks), {:ok, ends} <- Table.ends(rt) do
+      lost = Enum.group_by(missing, &elem(&1, 0), &elem(&1, 1))
+
+      for {p, _, last} <- ends,
+          to = Enum.min([last | Enum.map(Map.get(lost, p, []), &(&1 - 1))]),
+          to < heads[p] do
+        Events.emit(rt.name, :rewound, %{missing: heads[p] - to}, %{partition: p})
+        Runtime.rewind(rt, p, to)
+      end
+
+      :ok
+    end
   end
 
   defp interval(%{streaming: true, rt: rt}), do: rt.opts.check_interval

@@ -258,6 +258,13 @@ BEGIN
 END
 $$
 --;
+-- A partition's epoch as its owner knows it, with the timeline of the server's log: what an owner says to another server, which
+-- may lack what it has handled, is of an earlier epoch.
+CREATE OR REPLACE FUNCTION SCHEMA.log_epoch(epoch bigint) RETURNS bigint
+LANGUAGE sql VOLATILE AS $$
+  SELECT (epoch << 16) | (('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::bigint & 65535)
+$$
+--;
 -- Says that a member is there, and takes partitions for it that nobody has, up to its share. What it has, with the epochs;
 -- of more than its share, those with the highest numbers are to be released.
 CREATE OR REPLACE FUNCTION SCHEMA.log_claim(grp text, me text, lease_ms int)
@@ -294,7 +301,7 @@ BEGIN
   END IF;
 
   RETURN QUERY
-    SELECT p.partition, p.epoch, p.acked, row_number() OVER (ORDER BY p.partition) > share, g.paused, g.revision
+    SELECT p.partition, SCHEMA.log_epoch(p.epoch), p.acked, row_number() OVER (ORDER BY p.partition) > share, g.paused, g.revision
     FROM SCHEMA.log_groups g LEFT JOIN SCHEMA.log_positions p ON p.name = g.name AND p.owner = me
     WHERE g.name = grp;
 END
@@ -341,7 +348,7 @@ DECLARE
   n int;
 BEGIN
   UPDATE SCHEMA.log_positions SET acked = greatest(acked, upto)
-    WHERE name = grp AND partition = p AND epoch = e AND owner IS NOT NULL AND acked = coalesce(expected, acked);
+    WHERE name = grp AND partition = p AND SCHEMA.log_epoch(epoch) = e AND owner IS NOT NULL AND acked = coalesce(expected, acked);
 
   IF NOT FOUND THEN
     RETURN false;
@@ -477,6 +484,6 @@ CREATE OR REPLACE FUNCTION SCHEMA.log_acks(grp text, partitions int[], epochs bi
 LANGUAGE sql VOLATILE AS $$
   UPDATE SCHEMA.log_positions q SET acked = greatest(q.acked, x.upto)
   FROM unnest(partitions, epochs, uptos) x (p, e, upto)
-  WHERE q.name = grp AND q.partition = x.p AND q.epoch = x.e AND q.owner IS NOT NULL
+  WHERE q.name = grp AND q.partition = x.p AND SCHEMA.log_epoch(q.epoch) = x.e AND q.owner IS NOT NULL
   RETURNING q.partition
 $$

@@ -5,6 +5,9 @@ defmodule Causeway.Log.Recent do
   #
   #     {{partition, first}, batch}        batch: {partition, first, last, time, publisher, topics, payloads, keys, metadata}
 
+  # As many may have been lost with a server: far more than a standby is behind.
+  @marks 10_000
+
   defstruct [:table, :limit, bytes: 0, order: :queue.new()]
 
   def new(rt) do
@@ -25,6 +28,23 @@ defmodule Causeway.Log.Recent do
     {{:value, {key, bytes}}, order} = :queue.out(recent.order)
     :ets.delete(recent.table, key)
     shrink(%{recent | bytes: recent.bytes - bytes, order: order})
+  end
+
+  @doc "Forgets all, but what was there: `{partition, first, last, time}`, of the latest ones."
+  def forget(recent, rt) do
+    marks =
+      for [{{p, first}, {_, _, last, time, _, _, _, _, _}}] <- latest(recent),
+          do: {p, first, last, time}
+
+    {marks, new(rt)}
+  end
+
+  defp latest(recent) do
+    recent.order
+    |> :queue.reverse()
+    |> :queue.to_list()
+    |> Enum.take(@marks)
+    |> Enum.map(fn {key, _} -> :ets.lookup(recent.table, key) end)
   end
 
   @doc "The batch in which a number is, or nil."

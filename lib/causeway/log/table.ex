@@ -89,6 +89,22 @@ defmodule Causeway.Log.Table do
     end
   end
 
+  @doc "Which of some batches, `{partition, first, last, time}`, are not there."
+  def missing(rt, marks) do
+    sql = """
+    SELECT m.n FROM unnest($1::int[], $2::int8[], $3::timestamptz[]) WITH ORDINALITY m (partition, last, time, n)
+    WHERE NOT EXISTS (SELECT FROM #{rt.schema}.log_batches b
+                      WHERE b.partition = m.partition AND b.last = m.last AND b.time = m.time)
+    """
+
+    columns = for n <- [0, 2, 3], do: Enum.map(marks, &elem(&1, n))
+
+    with {:ok, %{rows: rows}} <- Postgres.query(control(rt), sql, columns) do
+      marks = List.to_tuple(marks)
+      {:ok, for([n] <- rows, do: elem(marks, n - 1))}
+    end
+  end
+
   @doc "How many rows to ask for at first."
   def first_rows, do: 16
 

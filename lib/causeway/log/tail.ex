@@ -7,7 +7,8 @@ defmodule Causeway.Log.Tail do
   alias Causeway.Log.{Events, Ends, Migration, Recent, Runtime}
   alias Causeway.Postgres.WAL
 
-  defstruct [:rt, :recent, :outbox]
+  # `marks`: what was in memory when the stream was lost
+  defstruct [:rt, :recent, :outbox, marks: []]
 
   def child_spec(rt) do
     # Names of slots are the server's, and those of a VM that has just died may still be there.
@@ -102,13 +103,24 @@ defmodule Causeway.Log.Tail do
   def handle_message(_message, state), do: {:ack, state}
 
   @impl true
-  def handle_event(event, state) do
-    case event do
-      {:connected, _} -> Ends.streaming(state.rt, true, nil)
-      {:disconnected, %{error: error}} -> Ends.streaming(state.rt, false, error)
-      _ -> :ok
-    end
+  def handle_event({:connected, _}, state) do
+    Ends.streaming(state.rt, true, nil)
+    {:ok, %{state | marks: []}}
+  end
 
+  # The next server may have other messages of the same numbers.
+  def handle_event({:disconnected, %{error: error}}, state) do
+    Ends.streaming(state.rt, false, error)
+    {marks, recent} = Recent.forget(state.recent, state.rt)
+    {:ok, %{state | recent: recent, marks: marks ++ state.marks}}
+  end
+
+  # It lacks what was delivered after a point.
+  def handle_event({:rewound, _}, %{rt: rt} = state) do
+    heads = for p <- 0..(rt.partitions - 1), into: %{}, do: {p, Runtime.head(rt, p)}
+    Ends.rewound(rt, state.marks, heads)
     {:ok, state}
   end
+
+  def handle_event(_event, state), do: {:ok, state}
 end

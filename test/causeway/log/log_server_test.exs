@@ -455,6 +455,65 @@ defmodule Causeway.LogServerTest do
       assert {:ok, %{wal: %{timeline: 2}}} = Log.info(log)
     end
 
+    # A standby that is behind, and a proxy that goes to the primary, until `fail_over!/1`.
+    defp behind!(context, opts \\ []) do
+      context = Map.merge(context, server!())
+      standby = PostgresServer.standby!(context.server)
+      {:ok, proxy} = StallProxy.start_link(context.server.port)
+      options = Keyword.put(context.options, :port, StallProxy.port(proxy))
+      log = start_log!(%{options: options}, [partitions: 1] ++ opts)
+      consume!(log, [])
+      publish!(log, 1..20)
+      handled!(1..20)
+      eventually(fn -> match?({:ok, [%{lag: 0}]}, Log.consumers(log)) end)
+      lsn = sql!(context, "select pg_current_wal_lsn()")
+      replayed = "select pg_last_wal_replay_lsn() >= '#{lsn}'"
+      eventually(fn -> PostgresServer.psql!(standby, replayed) == "t\n" end)
+      PostgresServer.stop!(standby)
+      {log, %{primary: context.server, standby: standby, proxy: proxy}}
+    end
+
+    defp fail_over!(%{proxy: proxy} = servers) do
+      StallProxy.refuse(proxy)
+      StallProxy.cut(proxy)
+      PostgresServer.kill!(servers.primary)
+      PostgresServer.start_again(servers.standby)
+      PostgresServer.promote!(servers.standby)
+      StallProxy.target(proxy, servers.standby.port)
+    end
+
+    test "by a standby that lacks messages: who has read them is told, and reads what is there now",
+         context do
+      {log, servers} = behind!(context)
+      {:ok, ref, cursor} = Log.subscribe(log, ">", from: :beginning)
+      first = receive_messages(ref, 20)
+      cursor = Log.cursor(cursor, first)
+      publish!(log, 21..40)
+      receive_messages(ref, 20)
+      handled!(21..40)
+      eventually(fn -> match?({:ok, [%{lag: 0}]}, Log.consumers(log)) end)
+
+      fail_over!(servers)
+      # There are as many as before when this node comes: their numbers say nothing.
+      select = "select causeway.publish('t.1', to_jsonb('new'::text)) from generate_series(1, 30)"
+      PostgresServer.psql!(servers.standby, select)
+      StallProxy.accept(servers.proxy)
+
+      assert_receive {:causeway, ^ref, {:rewound, %{partition: 0, to: 20} = rewound}}, 20_000
+      cursor = Log.cursor(cursor, {:rewound, rewound})
+      assert cursor == %{0 => 20}
+      back!(log)
+      publish!(log, 41..60)
+      got = all(ref, log, 20)
+      assert_gapless!(got, cursor)
+      assert length(got) >= 30 + 20
+      # The group has what was published instead of what it had acknowledged.
+      handled = handled!(41..60)
+      eventually(fn -> match?({:ok, [%{lag: 0, parked: 0}]}, Log.consumers(log)) end)
+      new = for %{publisher: "psql", sequence: n} <- handled, do: n
+      assert new == Enum.to_list(21..50)
+    end
+
     test "by a dump into another cluster: no server has this one's identifier, and the numbers go on",
          context do
       context = Map.merge(context, server!())
