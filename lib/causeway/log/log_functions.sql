@@ -258,11 +258,18 @@ BEGIN
 END
 $$
 --;
--- A partition's epoch as its owner knows it, with the timeline of the server's log: what an owner says to another server, which
--- may lack what it has handled, is of an earlier epoch.
+-- The timeline of the server's log, which is another one after each failover.
+CREATE OR REPLACE FUNCTION SCHEMA.log_timeline() RETURNS bigint
+LANGUAGE sql VOLATILE AS $$
+  SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN (SELECT c.timeline_id FROM pg_catalog.pg_control_checkpoint() c)
+    ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END
+$$
+--;
+-- A partition's epoch as its owner knows it, with the timeline: what an owner says to another server, which may lack what it has
+-- handled, is of an earlier epoch.
 CREATE OR REPLACE FUNCTION SCHEMA.log_epoch(epoch bigint) RETURNS bigint
 LANGUAGE sql VOLATILE AS $$
-  SELECT (epoch << 16) | (('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::bigint & 65535)
+  SELECT (epoch << 16) | (SCHEMA.log_timeline() & 65535)
 $$
 --;
 -- Says that a member is there, and takes partitions for it that nobody has, up to its share. What it has, with the epochs;

@@ -5,8 +5,8 @@ defmodule Causeway.Log.Recent do
   #
   #     {{partition, first}, batch}        batch: {partition, first, last, time, publisher, topics, payloads, keys, metadata}
 
-  # As many may have been lost with a server: far more than a standby is behind.
-  @marks 10_000
+  # Of each partition.
+  @marks 1_000
 
   defstruct [:table, :limit, bytes: 0, order: :queue.new()]
 
@@ -30,22 +30,19 @@ defmodule Causeway.Log.Recent do
     shrink(%{recent | bytes: recent.bytes - bytes, order: order})
   end
 
-  @doc "Forgets all, but what was there: `{partition, first, last, time}`, of the latest ones."
-  def forget(recent, rt) do
-    marks =
-      for [{{p, first}, {_, _, last, time, _, _, _, _, _}}] <- latest(recent),
-          do: {p, first, last, time}
-
-    {marks, new(rt)}
+  @doc "The latest batches that are here, `{partition, first, last, time}`."
+  def marks(rt) do
+    rt.recent
+    |> :ets.select([
+      {{{:"$1", :"$2"}, {:_, :_, :"$3", :"$4", :_, :_, :_, :_, :_}}, [],
+       [{{:"$1", :"$2", :"$3", :"$4"}}]}
+    ])
+    |> Enum.chunk_by(&elem(&1, 0))
+    |> Enum.flat_map(&Enum.take(&1, -@marks))
   end
 
-  defp latest(recent) do
-    recent.order
-    |> :queue.reverse()
-    |> :queue.to_list()
-    |> Enum.take(@marks)
-    |> Enum.map(fn {key, _} -> :ets.lookup(recent.table, key) end)
-  end
+  @doc "Those of a partition are not there."
+  def drop(rt, partition), do: :ets.match_delete(rt.recent, {{partition, :_}, :_})
 
   @doc "The batch in which a number is, or nil."
   def fetch(rt, partition, sequence) do

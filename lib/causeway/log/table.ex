@@ -22,6 +22,14 @@ defmodule Causeway.Log.Table do
          do: {:ok, Enum.map(rows, &List.to_tuple/1)}
   end
 
+  @doc "The same, and the timeline of that server's log: `{:ok, timeline, ends}`."
+  def timeline(rt) do
+    sql = "SELECT #{rt.schema}.log_timeline(), e.* FROM #{rt.schema}.log_ends() e"
+
+    with {:ok, %{rows: [[timeline | _] | _] = rows}} <- Postgres.query(control(rt), sql),
+         do: {:ok, timeline, for([_ | ends] <- rows, do: List.to_tuple(ends))}
+  end
+
   @segment [:segment, :bytes, :opened, :closed, :messages]
 
   @doc "The segments, oldest first."

@@ -7,8 +7,7 @@ defmodule Causeway.Log.Tail do
   alias Causeway.Log.{Events, Ends, Migration, Recent, Runtime}
   alias Causeway.Postgres.WAL
 
-  # `marks`: what was in memory when the stream was lost
-  defstruct [:rt, :recent, :outbox, marks: []]
+  defstruct [:rt, :recent, :outbox]
 
   def child_spec(rt) do
     # Names of slots are the server's, and those of a VM that has just died may still be there.
@@ -104,21 +103,18 @@ defmodule Causeway.Log.Tail do
 
   @impl true
   def handle_event({:connected, _}, state) do
-    Ends.streaming(state.rt, true, nil)
-    {:ok, %{state | marks: []}}
+    Ends.streaming(state.rt, true)
+    {:ok, state}
   end
 
   # The next server may have other messages of the same numbers.
   def handle_event({:disconnected, %{error: error}}, state) do
-    Ends.streaming(state.rt, false, error)
-    {marks, recent} = Recent.forget(state.recent, state.rt)
-    {:ok, %{state | recent: recent, marks: marks ++ state.marks}}
+    Ends.streaming(state.rt, false, error, Recent.marks(state.rt))
+    {:ok, %{state | recent: Recent.new(state.rt)}}
   end
 
-  # It lacks what was delivered after a point.
-  def handle_event({:rewound, _}, %{rt: rt} = state) do
-    heads = for p <- 0..(rt.partitions - 1), into: %{}, do: {p, Runtime.head(rt, p)}
-    Ends.rewound(rt, state.marks, heads)
+  def handle_event({:rewound, _}, state) do
+    Ends.settle(state.rt)
     {:ok, state}
   end
 
