@@ -404,11 +404,14 @@ defmodule Causeway.LogServerTest do
   # ---- upgrades ----
 
   describe "an upgrade" do
+    # What consumers say is in the same mailbox.
+    @all [max_queue: 1_000_000]
+
     test "by a restart with other settings, of which one takes the stream away and gives it back",
          context do
       context = Map.merge(context, server!())
       log = start_log!(context, partitions: 2, poll_interval: 20)
-      {:ok, ref, cursor} = Log.subscribe(log, ">")
+      {:ok, ref, cursor} = Log.subscribe(log, ">", @all)
       consume!(log, [])
       publish!(log, 1..20)
 
@@ -436,7 +439,7 @@ defmodule Causeway.LogServerTest do
       {:ok, proxy} = StallProxy.start_link(context.server.port)
       options = Keyword.put(context.options, :port, StallProxy.port(proxy))
       log = start_log!(%{options: options}, partitions: 2)
-      {:ok, ref, cursor} = Log.subscribe(log, ">")
+      {:ok, ref, cursor} = Log.subscribe(log, ">", @all)
       consume!(log, [])
       publish!(log, 1..40)
 
@@ -485,7 +488,7 @@ defmodule Causeway.LogServerTest do
     test "by a standby that lacks messages: who has read them is told, and reads what is there now",
          context do
       {log, servers} = behind!(context)
-      {:ok, ref, cursor} = Log.subscribe(log, ">", from: :beginning)
+      {:ok, ref, cursor} = Log.subscribe(log, ">", [from: :beginning] ++ @all)
       first = receive_messages(ref, 20)
       cursor = Log.cursor(cursor, first)
       publish!(log, 21..40)
@@ -518,7 +521,7 @@ defmodule Causeway.LogServerTest do
          context do
       context = Map.merge(context, server!())
       log = start_log!(context, partitions: 2, keep_bytes: 1_000_000_000)
-      {:ok, ref, cursor} = Log.subscribe(log, ">")
+      {:ok, ref, cursor} = Log.subscribe(log, ">", @all)
       consume!(log, [])
       publish!(log, 1..40)
       first = receive_messages(ref, 40)
