@@ -110,7 +110,7 @@ defmodule Causeway.Log.Options do
        "messages of a partition that failed, or wait for such ones; when there are more, no new ones are taken."},
     lease:
       {{:between, 1, 500_000}, 6_000,
-       "milliseconds after which the partitions of a node that is gone are taken by others."},
+       "milliseconds, 500 seconds at most, after which the partitions of a node that is gone are taken by others."},
     connections: {{:between, 1, 64}, 1, "to the server."},
     name: {:name, nil, "a name for the process."}
   ]

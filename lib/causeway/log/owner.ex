@@ -72,6 +72,9 @@ defmodule Causeway.Log.Owner do
   def handle_info(:log_more, state), do: rounds(state)
   def handle_info(:reload, state), do: load(state)
 
+  # The server is another one, which knows where the group is.
+  def handle_info({:log_rewound, _, _}, state), do: {:stop, {:shutdown, :rewound}, state}
+
   def handle_info({:timeout, timer, :again}, %{timer: timer} = state),
     do: rounds(%{state | timer: nil})
 
