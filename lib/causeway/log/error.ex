@@ -14,10 +14,10 @@ defmodule Causeway.Log.Error do
     * `{:newer, schema, there, here}` - the tables are of a newer release
     * `{:not_installed, schema}` - there are no tables
     * `{:partitions, schema, there, asked}` - the tables have another number of partitions
+    * `{:has_members, group, members}` - a consumer group that is to be deleted has members, by what they are called
     * `{:fenced, group, partition}` - a consumer has lost a partition to another one, and what it did in a transaction was
       rolled back
     * `{:no_group, group}` - no such consumer group
-    * `{:has_members, group, members}` - a consumer group that is to be deleted has members, by what they are called
   """
 
   defexception [:reason]
@@ -66,17 +66,16 @@ defmodule Causeway.Log.Error do
       "option out, or use another schema"
   end
 
-  defp format({:fenced, group, partition}) do
-    "another consumer of #{group} has partition #{partition} by now; what was done here was rolled back, and is done there"
-  end
-
-  defp format({:no_group, group}), do: "there is no consumer group #{short(group)} in this log"
-
   defp format({:has_members, group, members}) do
     "the consumer group #{short(group)} has members: #{Enum.join(members, ", ")}; stop them, or wait until the lease of those " <>
       "that have died is over, or give force: true"
   end
 
+  defp format({:fenced, group, partition}) do
+    "another consumer of #{group} has partition #{partition} by now; what was done here was rolled back, and is done there"
+  end
+
+  defp format({:no_group, group}), do: "there is no consumer group #{short(group)} in this log"
   defp format(reason), do: inspect(reason)
 
   defp reason(%{__exception__: true} = error), do: Exception.message(error)

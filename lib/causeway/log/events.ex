@@ -10,11 +10,11 @@ defmodule Causeway.Log.Events do
   | `[..., :received]` | `:messages`, `:batches` of a transaction, from the server's log | |
   | `[..., :streaming]`, `[..., :polling]` | | `:error` |
   | `[..., :behind]` | `:missing` messages that retention has taken from a subscriber | `:partition`, `:subscriber` |
-  | `[..., :rewound]` | `:missing` messages that the server lacks since a failover | `:partition` |
   | `[..., :handled]` | `:duration`, `:messages` of a call of a consumer | `:group`, `:partition`, `:result`: `:ok` or `:failed` |
   | `[..., :parked]`, `[..., :dead]` | `:messages` that failed, and those that wait for them; that were given up | `:group`, `:partition` |
   | `[..., :claimed]`, `[..., :released]` | | `:group`, `:partition`, `:reason` |
   | `[..., :claim_failed]` | | `:group`, `:error` |
+  | `[..., :rewound]` | `:missing` messages that the server lacks since a failover | `:partition` |
   | `[..., :dropped]` | | `:segment`, by retention |
   | `[..., :check_failed]` | | `:error` |
   """
