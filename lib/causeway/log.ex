@@ -349,6 +349,10 @@ defmodule Causeway.Log do
   taken something from there, it is told so before anything else of that partition, by
   `{:causeway, ref, {:gap, %{partition: p, from: first, to: last}}}`, the numbers that it will not see.
 
+  After a failover to a standby that lacks messages which were sent from here, it is told
+  `{:causeway, ref, {:rewound, %{partition: p, from: last, to: n}}}`: those after `n` are gone, and their numbers are given to
+  others, which come now.
+
   Options:
 
   #{Options.docs(:subscribe)}
@@ -377,13 +381,14 @@ defmodule Causeway.Log do
   defp partitions(rt, _), do: Enum.to_list(0..(rt.partitions - 1))
 
   @doc """
-  A cursor after these messages, or after a gap.
+  A cursor after these messages, after a gap, or where it was rewound to.
 
       iex> Causeway.Log.cursor(%{0 => 7, 1 => 3}, [%Causeway.Log.Message{partition: 1, sequence: 5}])
       %{0 => 7, 1 => 5}
   """
-  @spec cursor(cursor, [Message.t()] | {:gap, map}) :: cursor
-  def cursor(cursor, {:gap, %{partition: p, to: to}}), do: Map.put(cursor, p, to)
+  @spec cursor(cursor, [Message.t()] | {:gap, map} | {:rewound, map}) :: cursor
+  def cursor(cursor, {what, %{partition: p, to: to}}) when what in [:gap, :rewound],
+    do: Map.put(cursor, p, to)
 
   def cursor(cursor, messages) when is_list(messages),
     do: Enum.reduce(messages, cursor, &Map.put(&2, &1.partition, &1.sequence))
@@ -483,9 +488,19 @@ defmodule Causeway.Log do
     end)
   end
 
-  @doc "Forgets a group, its position and its dead letters. It must have no members any more."
-  @spec delete_consumers(log, String.t()) :: :ok | {:error, Exception.t()}
-  def delete_consumers(log, group), do: with_log(log, &Groups.delete(&1, group))
+  @doc """
+  Forgets a group, its position and its dead letters. While it has members that are alive, or have died within their lease, it
+  is an error of reason `{:has_members, group, members}`.
+
+  Options:
+
+  #{Options.docs(:delete)}
+  """
+  @spec delete_consumers(log, String.t(), keyword) :: :ok | {:error, Exception.t()}
+  def delete_consumers(log, group, opts \\ []) do
+    %{force: force} = Options.delete!(opts)
+    with_log(log, &Groups.delete(&1, group, force))
+  end
 
   @doc "The messages that a group has given up, oldest first, each with the last error: `{message, error}`. Option: `:limit`."
   @spec dead_letters(log, String.t(), keyword) ::

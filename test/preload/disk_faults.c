@@ -95,6 +95,11 @@ INSTEAD ssize_t pwrite(int fd, const void *bytes, size_t n, off_t at) {
     return fails("write", fd) ? -1 : REAL(pwrite)(fd, bytes, n, at);
 }
 
+/* PostgreSQL's, of new files of its log. */
+INSTEAD ssize_t pwritev(int fd, const struct iovec *at, int n, off_t where) {
+    return fails("write", fd) ? -1 : REAL(pwritev)(fd, at, n, where);
+}
+
 INSTEAD int ftruncate(int fd, off_t size) {
     return fails("truncate", fd) ? -1 : REAL(ftruncate)(fd, size);
 }

@@ -16,9 +16,9 @@ defmodule Causeway.PostgresServer do
   @compile {:no_warn_undefined, Causeway.Postgres.Program}
 
   @enforce_keys [:dir, :port, :keeper]
-  defstruct [:dir, :port, :keeper]
+  defstruct [:dir, :port, :keeper, env: []]
 
-  @type t :: %__MODULE__{dir: Path.t(), port: :inet.port_number(), keeper: pid}
+  @type t :: %__MODULE__{dir: Path.t(), port: :inet.port_number(), keeper: pid, env: list}
 
   @superuser "postgres"
   @host "127.0.0.1"
@@ -140,6 +140,7 @@ defmodule Causeway.PostgresServer do
     * `:hba` - lines that come first in pg_hba.conf; everybody on the loopback interface is trusted otherwise
     * `:tls` - what `Causeway.PostgresTLS.make!/1` gave: the server's certificate
     * `:port` - where another cluster was before
+    * `:env` - of the server's processes, as `Causeway.Preload.env/3` has it for a clock or a disk that goes wrong
   """
   @spec start!(keyword) :: t
   def start!(opts \\ []), do: start(self(), opts)
@@ -152,7 +153,7 @@ defmodule Causeway.PostgresServer do
     dir = new_dir()
     {:ok, keeper} = GenServer.start(__MODULE__, {dir, owner})
     port = opts[:port] || free_port()
-    server = %__MODULE__{dir: dir, port: port, keeper: keeper}
+    server = %__MODULE__{dir: dir, port: port, keeper: keeper, env: opts[:env] || []}
     create(server, opts[:from], opts)
     configure(server, opts)
     start_again(server)
@@ -204,7 +205,8 @@ defmodule Causeway.PostgresServer do
 
   @doc "Starts a cluster that was stopped or killed."
   def start_again(server) do
-    pg_ctl!(server, ~w(start -w -t #{@wait_s} -l) ++ [log_file(server)])
+    args = ["start", "-D", data(server)] ++ ~w(-w -t #{@wait_s} -l) ++ [log_file(server)]
+    run!("pg_ctl", args, if(server.env == [], do: @env, else: server.env))
     server
   end
 
@@ -347,11 +349,11 @@ defmodule Causeway.PostgresServer do
     do: run!("pg_ctl", [command, "-D", data(server)] ++ args)
 
   # As the server's user: files are made that only it may read.
-  defp run!(name, args) do
+  defp run!(name, args, env \\ @env) do
     {:ok, prefix} = unprivileged()
     [executable | args] = prefix ++ [program(name) | args]
 
-    case System.cmd(executable, args, stderr_to_stdout: true, cd: "/", env: @env) do
+    case System.cmd(executable, args, stderr_to_stdout: true, cd: "/", env: env) do
       {output, 0} -> output
       {output, status} -> raise "#{name} ended with #{status}: #{output}#{log_of(args)}"
     end

@@ -14,6 +14,7 @@ defmodule Causeway.Log.Error do
     * `{:newer, schema, there, here}` - the tables are of a newer release
     * `{:not_installed, schema}` - there are no tables
     * `{:partitions, schema, there, asked}` - the tables have another number of partitions
+    * `{:has_members, group, members}` - a consumer group that is to be deleted has members, by what they are called
     * `{:fenced, group, partition}` - a consumer has lost a partition to another one, and what it did in a transaction was
       rolled back
     * `{:no_group, group}` - no such consumer group
@@ -64,6 +65,11 @@ defmodule Causeway.Log.Error do
   defp format({:partitions, schema, there, asked}) do
     "the log in schema #{schema} has #{there} partitions, which cannot be changed, and #{asked} were asked for; leave the " <>
       "option out, or use another schema"
+  end
+
+  defp format({:has_members, group, members}) do
+    "the consumer group #{short(group)} has members: #{Enum.join(members, ", ")}; stop them, or wait until the lease of those " <>
+      "that have died is over, or give force: true"
   end
 
   defp format({:fenced, group, partition}) do

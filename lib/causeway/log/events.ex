@@ -15,6 +15,7 @@ defmodule Causeway.Log.Events do
   | `[..., :parked]`, `[..., :dead]` | `:messages` that failed, and those that wait for them; that were given up | `:group`, `:partition` |
   | `[..., :claimed]`, `[..., :released]` | | `:group`, `:partition`, `:reason` |
   | `[..., :claim_failed]` | | `:group`, `:error` |
+  | `[..., :rewound]` | `:missing` messages that the server lacks since a failover | `:partition` |
   | `[..., :dropped]` | | `:segment`, by retention |
   | `[..., :check_failed]` | | `:error` |
   """

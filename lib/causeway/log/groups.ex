@@ -171,7 +171,7 @@ defmodule Causeway.Log.Groups do
   def list(rt) do
     sql = """
     SELECT g.name, g.paused, p.partition, p.acked, e.last - least(p.acked, e.last), p.owner,
-           p.expires > clock_timestamp(),
+           #{rt.schema}.log_alive(p.expires),
            (SELECT count(*) FROM #{rt.schema}.log_parked k WHERE k.name = g.name AND k.partition = p.partition AND NOT dead),
            (SELECT count(*) FROM #{rt.schema}.log_parked k WHERE k.name = g.name AND k.partition = p.partition AND dead)
     FROM #{rt.schema}.log_groups g JOIN #{rt.schema}.log_positions p ON p.name = g.name
@@ -211,8 +211,16 @@ defmodule Causeway.Log.Groups do
     ])
   end
 
-  def delete(rt, group),
-    do: one(rt, group, "DELETE FROM #{rt.schema}.log_groups WHERE name = $1", [group])
+  def delete(rt, group, force) do
+    sql = "SELECT #{rt.schema}.log_delete_group($1, $2)"
+
+    case Postgres.query(Table.control(rt), sql, [group, force]) do
+      {:ok, %{rows: [[nil]]}} -> no_group(group)
+      {:ok, %{rows: [[[]]]}} -> :ok
+      {:ok, %{rows: [[members]]}} -> {:error, %Error{reason: {:has_members, group, members}}}
+      error -> error
+    end
+  end
 
   def seek(rt, group, cursor) do
     {partitions, positions} = Enum.unzip(cursor)

@@ -273,6 +273,13 @@ LANGUAGE sql VOLATILE AS $$
   SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(grp, 'SCHEMA.log_groups'::regclass::oid::bigint))
 $$
 --;
+-- Whether a lease still counts. None is longer than ten minutes: one that ends later was taken before the clock was set back,
+-- and what its member has left would be nobody's for as long.
+CREATE OR REPLACE FUNCTION SCHEMA.log_alive(expires timestamptz) RETURNS boolean
+LANGUAGE sql VOLATILE AS $$
+  SELECT expires > pg_catalog.clock_timestamp() AND expires < pg_catalog.clock_timestamp() + interval '10 minutes'
+$$
+--;
 -- Makes a group that begins after these numbers, if there is none.
 CREATE OR REPLACE FUNCTION SCHEMA.log_group(grp text, partitions int[], positions bigint[]) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -289,6 +296,20 @@ BEGIN
 END
 $$
 --;
+-- The timeline of the server's log, which is another one after each failover.
+CREATE OR REPLACE FUNCTION SCHEMA.log_timeline() RETURNS bigint
+LANGUAGE sql VOLATILE AS $$
+  SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN (SELECT c.timeline_id FROM pg_catalog.pg_control_checkpoint() c)
+    ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END
+$$
+--;
+-- A partition's epoch as its owner knows it, with the timeline: what an owner says to another server, which may lack what it has
+-- handled, is of an earlier epoch.
+CREATE OR REPLACE FUNCTION SCHEMA.log_epoch(epoch bigint) RETURNS bigint
+LANGUAGE sql VOLATILE AS $$
+  SELECT (epoch << 16) | (SCHEMA.log_timeline() & 65535)
+$$
+--;
 -- Says that a member is there, and takes partitions for it that nobody has, up to its share. What it has, with the epochs;
 -- of more than its share, those with the highest numbers are to be released.
 CREATE OR REPLACE FUNCTION SCHEMA.log_claim(grp text, me text, lease_ms int)
@@ -301,8 +322,14 @@ DECLARE
   have int;
 BEGIN
   PERFORM SCHEMA.log_group_lock(grp);
+
+  -- Deleted, with members.
+  IF NOT EXISTS (SELECT FROM SCHEMA.log_groups WHERE name = grp) THEN
+    RETURN;
+  END IF;
+
   until := clock_timestamp() + lease_ms * interval '1 millisecond';
-  DELETE FROM SCHEMA.log_members WHERE name = grp AND expires < clock_timestamp() AND member <> me;
+  DELETE FROM SCHEMA.log_members WHERE name = grp AND NOT SCHEMA.log_alive(expires) AND member <> me;
   INSERT INTO SCHEMA.log_members (name, member, expires) VALUES (grp, me, until)
     ON CONFLICT (name, member) DO UPDATE SET expires = until;
   share := (SELECT ceil((SELECT count(*) FROM SCHEMA.log_positions WHERE name = grp)::numeric / count(*))
@@ -313,13 +340,13 @@ BEGIN
   IF have < share THEN
     UPDATE SCHEMA.log_positions p SET owner = me, epoch = p.epoch + 1, expires = until
     FROM (SELECT f.partition FROM SCHEMA.log_positions f
-          WHERE f.name = grp AND (f.owner IS NULL OR f.expires < clock_timestamp())
+          WHERE f.name = grp AND (f.owner IS NULL OR NOT SCHEMA.log_alive(f.expires))
           ORDER BY f.partition LIMIT share - have FOR UPDATE) free
     WHERE p.name = grp AND p.partition = free.partition;
   END IF;
 
   RETURN QUERY
-    SELECT p.partition, p.epoch, p.acked, row_number() OVER (ORDER BY p.partition) > share, g.paused, g.revision
+    SELECT p.partition, SCHEMA.log_epoch(p.epoch), p.acked, row_number() OVER (ORDER BY p.partition) > share, g.paused, g.revision
     FROM SCHEMA.log_groups g LEFT JOIN SCHEMA.log_positions p ON p.name = g.name AND p.owner = me
     WHERE g.name = grp;
 END
@@ -339,6 +366,24 @@ BEGIN
 END
 $$
 --;
+-- Forgets a group that nobody takes part in, or any: NULL when there is none, else the members for which it was not done.
+CREATE OR REPLACE FUNCTION SCHEMA.log_delete_group(grp text, force boolean) RETURNS text[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  members text[];
+BEGIN
+  PERFORM SCHEMA.log_group_lock(grp);
+  members := ARRAY(SELECT m.member FROM SCHEMA.log_members m WHERE m.name = grp AND SCHEMA.log_alive(m.expires) ORDER BY m.member);
+
+  IF cardinality(members) > 0 AND NOT force THEN
+    RETURN members;
+  END IF;
+
+  DELETE FROM SCHEMA.log_groups WHERE name = grp;
+  RETURN CASE WHEN FOUND THEN '{}'::text[] END;
+END
+$$
+--;
 -- All up to a number is done with: whether the caller still has the partition. Of those parked before, `done` are gone. Who
 -- says what is `expected` to be acknowledged before this, also says that this has not been done yet.
 CREATE OR REPLACE FUNCTION SCHEMA.log_ack(grp text, p int, e bigint, upto bigint, done bigint[], expected bigint DEFAULT NULL)
@@ -348,7 +393,7 @@ DECLARE
   n int;
 BEGIN
   UPDATE SCHEMA.log_positions SET acked = greatest(acked, upto)
-    WHERE name = grp AND partition = p AND epoch = e AND owner IS NOT NULL AND acked = coalesce(expected, acked);
+    WHERE name = grp AND partition = p AND SCHEMA.log_epoch(epoch) = e AND owner IS NOT NULL AND acked = coalesce(expected, acked);
 
   IF NOT FOUND THEN
     RETURN false;
@@ -484,6 +529,6 @@ CREATE OR REPLACE FUNCTION SCHEMA.log_acks(grp text, partitions int[], epochs bi
 LANGUAGE sql VOLATILE AS $$
   UPDATE SCHEMA.log_positions q SET acked = greatest(q.acked, x.upto)
   FROM unnest(partitions, epochs, uptos) x (p, e, upto)
-  WHERE q.name = grp AND q.partition = x.p AND q.epoch = x.e AND q.owner IS NOT NULL
+  WHERE q.name = grp AND q.partition = x.p AND SCHEMA.log_epoch(q.epoch) = x.e AND q.owner IS NOT NULL
   RETURNING q.partition
 $$

@@ -4,7 +4,7 @@ defmodule Causeway.Log.Member do
   # could not say so for as long as its lease, others may have them, and its owners are stopped before that.
 
   use GenServer
-  alias Causeway.Log.{Acker, Events, Groups, Owner, Runtime}
+  alias Causeway.Log.{Acker, Error, Events, Groups, Owner, Runtime}
   alias Causeway.Postgres
 
   defstruct [:opts, :id, :conns, :acker, :rt, :timer, :until, :revision, owners: %{}]
@@ -108,7 +108,8 @@ defmodule Causeway.Log.Member do
          do: {:ok, state}
   end
 
-  # In vain for so long that the lease may end before the next attempt has.
+  # There is nothing to handle for; or in vain for so long that the lease may end before the next attempt has.
+  defp expire(state, %Error{reason: {:no_group, _}} = error), do: stop_all(state, error)
   defp expire(%{until: nil} = state, _error), do: state
 
   defp expire(state, error) do

@@ -80,6 +80,13 @@ defmodule Causeway.Log.Options do
     max_messages: {:positive, 100, "how many are sent in one piece, at most."}
   ]
 
+  @delete [
+    force:
+      {:boolean, false,
+       "delete it though it has members. Within a third of their lease they handle nothing any more, until they are " <>
+         "started anew, which makes a new group."}
+  ]
+
   @consumer [
     log: {:name, nil, "the log's name in this VM. Required."},
     group: {:group, nil, "the group's name. Required."},
@@ -106,12 +113,13 @@ defmodule Causeway.Log.Options do
       {:positive, 10_000,
        "messages of a partition that failed, or wait for such ones; when there are more, no new ones are taken."},
     lease:
-      {:positive, 6_000,
-       "milliseconds after which the partitions of a node that is gone are taken by others."},
+      {{:between, 1, 500_000}, 6_000,
+       "milliseconds, 500 seconds at most, after which the partitions of a node that is gone are taken by others."},
     connections: {{:between, 1, 64}, 1, "to the server."},
     name: {:name, nil, "a name for the process."}
   ]
 
+  def docs(:delete), do: Schema.docs(@delete)
   def docs(:consumer), do: Schema.docs(@consumer)
   def docs(:start), do: Schema.docs(@start)
   def docs(:publish), do: Schema.docs(@publish)
@@ -127,6 +135,8 @@ defmodule Causeway.Log.Options do
   def publish!([]), do: @no_publish
   def publish!(opts), do: opts |> check!(@publish) |> Map.new()
   def subscribe!(opts), do: opts |> check!(@subscribe) |> Map.new()
+
+  def delete!(opts), do: opts |> check!(@delete) |> Map.new()
 
   def consumer!(opts) do
     opts = check!(opts, @consumer)

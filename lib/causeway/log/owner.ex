@@ -72,6 +72,9 @@ defmodule Causeway.Log.Owner do
   def handle_info(:log_more, state), do: rounds(state)
   def handle_info(:reload, state), do: load(state)
 
+  # The server is another one, which knows where the group is.
+  def handle_info({:log_rewound, _, _}, state), do: {:stop, {:shutdown, :rewound}, state}
+
   def handle_info({:timeout, timer, :again}, %{timer: timer} = state),
     do: rounds(%{state | timer: nil})
 
@@ -85,10 +88,17 @@ defmodule Causeway.Log.Owner do
 
   defp load(state) do
     case Groups.parked(state.conn, state.rt, state.opts.group, state.row.partition) do
-      {:ok, parked} -> rounds(park(parked, known(parked, %{state | parked: %{}, lines: %{}})))
-      {:error, _} -> {:noreply, later(state, @again_ms, :load)}
+      {:ok, parked} ->
+        parked = Enum.map(parked, &soon(&1, state.opts))
+        rounds(park(parked, known(parked, %{state | parked: %{}, lines: %{}})))
+
+      {:error, _} ->
+        {:noreply, later(state, @again_ms, :load)}
     end
   end
+
+  # Longer than any wait is what the server's clock was set back by.
+  defp soon(entry, %{backoff: {_, most}}), do: %{entry | wait: min(entry.wait, most)}
 
   defp known(parked, %{known: nil, acked: acked} = state),
     do: %{
@@ -221,6 +231,10 @@ defmodule Causeway.Log.Owner do
               do: entry(read)
 
         collect(%{state | feed: feed, queue: entries_of}, entries, n)
+
+      # What is before it is handled first; then there is another look.
+      {:gap, _gap, _feed} when entries != [] ->
+        {entries, :more, state}
 
       {:gap, gap, feed} ->
         tell_gap(gap, state)

@@ -69,6 +69,16 @@ defmodule Causeway.Log.Reader do
   def handle_info({:timeout, timer, :run}, %{timer: timer} = state),
     do: run(%{state | timer: nil})
 
+  # What was read of the partition, and not sent yet, may be another server's.
+  def handle_info({:log_rewound, p, to}, %{rt: rt} = state) do
+    at = state.feeds[p].at
+
+    if at > to,
+      do: send(state.pid, {:causeway, state.ref, {:rewound, %{partition: p, from: at, to: to}}})
+
+    run(put(state, Feed.new(rt, p, min(at, to))))
+  end
+
   def handle_info({:DOWN, _, :process, pid, _}, %{pid: pid} = state) do
     forget(state)
     {:stop, :normal, state}

@@ -5,6 +5,9 @@ defmodule Causeway.Log.Recent do
   #
   #     {{partition, first}, batch}        batch: {partition, first, last, time, publisher, topics, payloads, keys, metadata}
 
+  # Of each partition.
+  @marks 1_000
+
   defstruct [:table, :limit, bytes: 0, order: :queue.new()]
 
   def new(rt) do
@@ -26,6 +29,20 @@ defmodule Causeway.Log.Recent do
     :ets.delete(recent.table, key)
     shrink(%{recent | bytes: recent.bytes - bytes, order: order})
   end
+
+  @doc "The latest batches that are here, `{partition, first, last, time}`."
+  def marks(rt) do
+    rt.recent
+    |> :ets.select([
+      {{{:"$1", :"$2"}, {:_, :_, :"$3", :"$4", :_, :_, :_, :_, :_}}, [],
+       [{{:"$1", :"$2", :"$3", :"$4"}}]}
+    ])
+    |> Enum.chunk_by(&elem(&1, 0))
+    |> Enum.flat_map(&Enum.take(&1, -@marks))
+  end
+
+  @doc "Those of a partition are not there."
+  def drop(rt, partition), do: :ets.match_delete(rt.recent, {{partition, :_}, :_})
 
   @doc "The batch in which a number is, or nil."
   def fetch(rt, partition, sequence) do

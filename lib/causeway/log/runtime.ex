@@ -152,6 +152,18 @@ defmodule Causeway.Log.Runtime do
     end
   end
 
+  @doc """
+  A partition of this server goes so far only. Whoever reads it is sent `{:log_rewound, partition, last}`.
+  """
+  def rewind(rt, partition, last) do
+    :atomics.put(rt.heads, partition + 1, last)
+
+    for {_, pid, _} <- :ets.lookup(rt.readers, partition),
+        do: send(pid, {:log_rewound, partition, last})
+
+    :ok
+  end
+
   # ---- those who wait for more ----
 
   @doc "Has the caller sent `:log_more` when partitions go further; once, until it has called `looking/1`."

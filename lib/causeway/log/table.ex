@@ -22,6 +22,14 @@ defmodule Causeway.Log.Table do
          do: {:ok, Enum.map(rows, &List.to_tuple/1)}
   end
 
+  @doc "The same, and the timeline of that server's log: `{:ok, timeline, ends}`."
+  def timeline(rt) do
+    sql = "SELECT #{rt.schema}.log_timeline(), e.* FROM #{rt.schema}.log_ends() e"
+
+    with {:ok, %{rows: [[timeline | _] | _] = rows}} <- Postgres.query(control(rt), sql),
+         do: {:ok, timeline, for([_ | ends] <- rows, do: List.to_tuple(ends))}
+  end
+
   @segment [:segment, :bytes, :opened, :closed, :messages]
 
   @doc "The segments, oldest first."
@@ -86,6 +94,22 @@ defmodule Causeway.Log.Table do
     with {:ok, %{rows: found}} <-
            Postgres.query(reader(rt), sql, [partition, after_sequence, rows]) do
       {:ok, Enum.map(found, &List.to_tuple/1), next_rows(found, rows)}
+    end
+  end
+
+  @doc "Which of some batches, `{partition, first, last, time}`, are not there."
+  def missing(rt, marks) do
+    sql = """
+    SELECT m.n FROM unnest($1::int[], $2::int8[], $3::timestamptz[]) WITH ORDINALITY m (partition, last, time, n)
+    WHERE NOT EXISTS (SELECT FROM #{rt.schema}.log_batches b
+                      WHERE b.partition = m.partition AND b.last = m.last AND b.time = m.time)
+    """
+
+    columns = for n <- [0, 2, 3], do: Enum.map(marks, &elem(&1, n))
+
+    with {:ok, %{rows: rows}} <- Postgres.query(control(rt), sql, columns) do
+      marks = List.to_tuple(marks)
+      {:ok, for([n] <- rows, do: elem(marks, n - 1))}
     end
   end
 

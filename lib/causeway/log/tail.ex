@@ -102,13 +102,21 @@ defmodule Causeway.Log.Tail do
   def handle_message(_message, state), do: {:ack, state}
 
   @impl true
-  def handle_event(event, state) do
-    case event do
-      {:connected, _} -> Ends.streaming(state.rt, true, nil)
-      {:disconnected, %{error: error}} -> Ends.streaming(state.rt, false, error)
-      _ -> :ok
-    end
-
+  def handle_event({:connected, _}, state) do
+    Ends.streaming(state.rt, true)
     {:ok, state}
   end
+
+  # The next server may have other messages of the same numbers.
+  def handle_event({:disconnected, %{error: error}}, state) do
+    Ends.streaming(state.rt, false, error, Recent.marks(state.rt))
+    {:ok, %{state | recent: Recent.new(state.rt)}}
+  end
+
+  def handle_event({:rewound, _}, state) do
+    Ends.settle(state.rt)
+    {:ok, state}
+  end
+
+  def handle_event(_event, state), do: {:ok, state}
 end

@@ -124,6 +124,13 @@ defmodule Mix.Tasks.Causeway.Log do
         say("partition #{gap.partition}: #{gap.from} to #{gap.to} are gone")
         tail(ref, left)
 
+      {:causeway, ^ref, {:rewound, %{partition: p, to: to}}} ->
+        say(
+          "partition #{p}: after a failover, what came after #{to} is gone; other messages follow"
+        )
+
+        tail(ref, left)
+
       {:causeway, ^ref, messages} ->
         messages = if left == :infinity, do: messages, else: Enum.take(messages, left)
         for message <- messages, do: say(line(message))

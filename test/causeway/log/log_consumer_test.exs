@@ -279,6 +279,54 @@ defmodule Causeway.LogConsumerTest do
     assert {:error, %Error{reason: {:no_group, "nobody"}}} = Log.seek(log, "nobody", :now)
   end
 
+  test "a group with members is deleted by force only", context do
+    log = start_log!(context, partitions: 1)
+    one = consume!(log, :ok)
+    {:ok, _} = Log.publish(log, "t", 1)
+    handled(1)
+    acked(log)
+    %{members: [member]} = group(log)
+
+    assert {:error, %Error{reason: {:has_members, "g", [^member]}} = error} =
+             Log.delete_consumers(log, "g")
+
+    assert Exception.message(error) =~ "force: true"
+    assert Exception.message(error) =~ member
+    assert %{lag: 0} = group(log)
+
+    assert_raise Error, ~r/expected true or false/, fn ->
+      Log.delete_consumers(log, "g", force: 1)
+    end
+
+    # By force: the member handles nothing more.
+    :ok = Log.delete_consumers(log, "g", force: true)
+    assert group(log) == nil
+    Process.sleep(300)
+    {:ok, _} = Log.publish(log, "t", 2)
+    none()
+    GenServer.stop(one)
+
+    # A new one makes a new group, which begins where it says.
+    two = consume!(log, :ok)
+    assert Enum.map(handled(2), & &1.payload) == [1, 2]
+    acked(log)
+
+    # One that was killed counts until its lease is over; one that has said goodbye does not.
+    Process.unlink(two)
+    Process.exit(two, :kill)
+    assert {:error, %Error{reason: {:has_members, "g", [_]}}} = Log.delete_consumers(log, "g")
+    eventually(fn -> Log.delete_consumers(log, "g") == :ok end)
+    three = consume!(log, :ok)
+    handled(2)
+    acked(log)
+    GenServer.stop(three)
+    assert :ok = Log.delete_consumers(log, "g")
+    assert {:error, %Error{reason: {:no_group, "g"}}} = Log.delete_consumers(log, "g")
+
+    assert {:error, %Error{reason: {:no_group, "g"}}} =
+             Log.delete_consumers(log, "g", force: true)
+  end
+
   describe "transactional" do
     setup context do
       {:ok, conn} = Postgres.start_link(context.options)

@@ -1,141 +1,134 @@
 defmodule Causeway.LogFaultTest do
   # Nodes publish and read while nodes, connections, walsenders and the server are killed. CAUSEWAY_FAULTS says how often,
-  # CAUSEWAY_SEED repeats a run's choices.
+  # CAUSEWAY_MESSAGES how many messages there are at least, CAUSEWAY_SEED repeats a run's choices.
   use Causeway.LogCase, async: false
-  alias Causeway.{Cluster, LogChecker}
+  alias Causeway.{Cluster, LogChecker, LogLedger, Preload, Privileges, WallClock}
 
   @moduletag :capture_log
-  @moduletag timeout: 1_200_000
+  @moduletag timeout: 7_200_000
   @publishers 4
+  # For what takes a moment, and for what may have to read all.
+  @soon 60_000
+  @long 600_000
+
+  @clock Preload.build("wall_clock")
+  @faults [:walsender, :backends, :some_backends, :port_program, :node, :server, :restart]
 
   test "whatever is killed" do
-    faults = String.to_integer(System.get_env("CAUSEWAY_FAULTS") || "8")
-    seed = String.to_integer(System.get_env("CAUSEWAY_SEED") || "#{:rand.uniform(1_000_000)}")
+    faults = setting("CAUSEWAY_FAULTS", 6)
+    seed = setting("CAUSEWAY_SEED", :rand.uniform(1_000_000))
+    # By default, what comes in the meantime.
+    messages = setting("CAUSEWAY_MESSAGES", 0)
     :rand.seed(:exsss, {seed, 1, 2})
     Cluster.distribute!()
     server = PostgresServer.start!(settings: [wal_sender_timeout: "5s"])
-    options = PostgresServer.options(server, timeout: 10_000)
-    collector = spawn_link(fn -> collect([]) end)
-    Process.register(collector, :collector)
-    nodes = for name <- ["one", "two", "three"], into: %{}, do: {name, start_node(name, options)}
-    Process.sleep(1_000)
+    {:ok, ledger} = LogLedger.start_link()
+    run = %{server: server, ledger: ledger, seed: seed, next: 1, nodes: %{}, killed: []}
+    run = Enum.reduce(["one", "two", "three"], run, &start_node(&2, &1, :beginning))
+    wait!(run, "there are messages", @soon, fn -> LogLedger.count(ledger) > 0 end)
 
-    nodes =
-      Enum.reduce(1..faults, nodes, fn _, nodes ->
-        Process.sleep(200 + :rand.uniform(800))
+    run =
+      Enum.reduce(1..faults, run, fn n, run ->
+        Process.sleep(200 + :rand.uniform(500))
+        wanted = div(messages * n, faults)
 
-        fault(
-          Enum.random([
-            :walsender,
-            :backends,
-            :some_backends,
-            :port_program,
-            :node,
-            :server,
-            :restart
-          ]),
-          server,
-          nodes,
-          options
-        )
+        wait!(run, "#{wanted} messages after #{n - 1} faults", @long, fn ->
+          wrong!(run)
+          LogLedger.count(ledger) >= wanted
+        end)
+
+        fault(Enum.random(@faults), run)
       end)
 
     Process.sleep(1_000)
-    for {_, node} <- nodes, do: Cluster.on(node, LogChecker, :stop, [])
-    living = for {_, {_, node}} <- nodes, do: node
-    eventually(fn -> ended(collector, living) == length(living) * @publishers end, 60_000)
-    log = start_log!(%{options: options})
-    # What was published in a transaction with a snapshot of its own, or was under way.
-    PostgresServer.signal(
-      PostgresServer.backends(server, "state like 'idle in transaction%'"),
-      "TERM"
-    )
-
-    eventually(
-      fn ->
-        PostgresServer.backends(
-          server,
-          "backend_type = 'client backend' and xact_start is not null"
-        ) == []
-      end,
-      30_000
-    )
-
-    total = fn ->
-      server
-      |> PostgresServer.psql!("select sum(last) from causeway.log_ends()")
-      |> String.trim()
-      |> String.to_integer()
-    end
-
-    for {name, node} <- nodes do
-      eventually(fn -> Cluster.on(node, LogChecker, :count, []) == total.() end, 60_000)
-
-      assert is_list(Cluster.on(node, LogChecker, :all, [])),
-             "seed #{seed}: the reader of #{name} has ended"
-    end
-
-    send(collector, {:give, self()})
-    told = receive do: ({:given, told} -> told)
-    check!(nodes, told, seed)
-    :ok = stop_supervised({Log, log})
+    finish(run)
   end
 
-  defp start_node(name, options) do
-    node = Cluster.start_node("log_#{name}")
+  # As the VM takes it by default. One that has been told not to correct time, `+c false`, lets its timers leap with the
+  # clock, and calls time out.
+  @tag skip: Privileges.skip(@clock)
+  test "a node's clock is set back and forward" do
+    Cluster.distribute!()
+    server = PostgresServer.start!()
+    {:ok, ledger} = LogLedger.start_link()
+    file = Path.join(server.dir, "clock")
+    WallClock.set(file, 0)
+
+    {peer, _} =
+      node = WallClock.start(Cluster.unique("clock"), Preload.path!(@clock), file, false)
+
+    on_exit(fn -> if Process.alive?(peer), do: :peer.stop(peer) end)
+    run = %{server: server, ledger: ledger, seed: 1, next: 1, nodes: %{}, killed: []}
+    run = start_checker(run, "one", node, :beginning)
+
+    for hours <- [-48, 1, 1000, 0] do
+      WallClock.set(file, hours * 3600)
+      there = Cluster.on(node, System, :os_time, [:second])
+      assert_in_delta there, System.os_time(:second) + hours * 3600, 5
+      wanted = LogLedger.count(ledger) + 500
+
+      wait!(run, "messages with a clock that is #{hours} hours off", @soon, fn ->
+        wrong!(run)
+        LogLedger.count(ledger) >= wanted
+      end)
+    end
+
+    counts = finish(run)
+    assert counts.unknown == 0, inspect(LogLedger.why(ledger))
+  end
+
+  defp setting(name, default), do: String.to_integer(System.get_env(name) || "#{default}")
+
+  defp start_node(run, name, from) do
+    start_checker(run, name, Cluster.start_node("log_#{name}"), from)
+  end
+
+  defp start_checker(run, name, node, from) do
     true = Cluster.on(node, :net_kernel, :connect_node, [Node.self()])
-    :ok = Cluster.on(node, LogChecker, :start, [options, Node.self(), @publishers])
-    node
-  end
+    publishers = Enum.to_list(run.next..(run.next + @publishers - 1))
 
-  defp ended(collector, living) do
-    send(collector, {:ended, self()})
-    receive do: ({:ended, list} -> Enum.count(list, &(&1 in living)))
-  end
+    about = %{
+      options: PostgresServer.options(run.server, timeout: 10_000),
+      ledger: Node.self(),
+      reader: name,
+      from: from,
+      publishers: publishers,
+      seed: run.seed
+    }
 
-  # What was told, and the nodes of publishers that have ended.
-  defp collect(told, ended \\ []) do
-    receive do
-      {:give, pid} ->
-        send(pid, {:given, told})
-        collect(told, ended)
-
-      {:ended, pid} when is_pid(pid) ->
-        send(pid, {:ended, ended})
-        collect(told, ended)
-
-      {:ended, node, _} ->
-        collect(told, [node | ended])
-
-      what ->
-        collect([what | told], ended)
-    end
+    :ok = Cluster.on(node, LogChecker, :start, [about])
+    nodes = Map.put(run.nodes, name, {node, publishers})
+    %{run | nodes: nodes, next: run.next + @publishers}
   end
 
   # ---- faults ----
 
-  defp fault(:walsender, server, nodes, _) do
-    server
+  defp fault(:walsender, run) do
+    run.server
     |> PostgresServer.backends("backend_type = 'walsender'")
     |> Enum.take_random(1)
     |> PostgresServer.signal("TERM")
 
-    nodes
+    run
   end
 
-  defp fault(:backends, server, nodes, _) do
-    PostgresServer.signal(PostgresServer.backends(server), "TERM")
-    nodes
+  defp fault(:backends, run) do
+    PostgresServer.signal(PostgresServer.backends(run.server), "TERM")
+    run
   end
 
-  defp fault(:some_backends, server, nodes, _) do
-    server |> PostgresServer.backends() |> Enum.take_random(5) |> PostgresServer.signal("TERM")
-    nodes
+  defp fault(:some_backends, run) do
+    run.server
+    |> PostgresServer.backends()
+    |> Enum.take_random(5)
+    |> PostgresServer.signal("TERM")
+
+    run
   end
 
   # The children of a node that are ours.
-  defp fault(:port_program, _server, nodes, _) do
-    {_, node} = Enum.random(nodes)
+  defp fault(:port_program, run) do
+    {_, {node, _}} = Enum.random(run.nodes)
     {pids, _} = System.cmd("pgrep", ["-P", Cluster.os_pid(node), "causeway_port"])
 
     pids
@@ -144,88 +137,111 @@ defmodule Causeway.LogFaultTest do
     |> Enum.take_random(3)
     |> PostgresServer.signal("KILL")
 
-    nodes
+    run
   end
 
-  defp fault(:node, _server, nodes, options) do
-    {name, node} = Enum.random(nodes)
+  # The next reader goes on where this one last said that it was, or begins anew.
+  defp fault(:node, run) do
+    {name, {node, publishers}} = Enum.random(run.nodes)
     Cluster.kill(node)
-    %{nodes | name => start_node(name, options)}
+    from = if :rand.uniform(4) == 1, do: :beginning, else: LogLedger.read(run.ledger, name)
+    start_node(%{run | killed: publishers ++ run.killed}, name, from)
   end
 
-  defp fault(:server, server, nodes, _) do
-    PostgresServer.restart!(server, "immediate")
-    nodes
+  defp fault(:server, run) do
+    PostgresServer.restart!(run.server, "immediate")
+    run
   end
 
-  defp fault(:restart, server, nodes, _) do
-    PostgresServer.restart!(server, "fast")
-    nodes
+  defp fault(:restart, run) do
+    PostgresServer.restart!(run.server, "fast")
+    run
   end
 
   # ---- what must hold ----
 
-  defp check!(nodes, told, seed) do
-    seen =
-      for {name, node} <- nodes, do: {name, node, Cluster.on(node, LogChecker, :all, [], 60_000)}
+  # All publishers end; all readers come to the end; all have read what is in the tables, and that is what publishers say.
+  defp finish(run) do
+    for {_, {node, _}} <- run.nodes, do: Cluster.on(node, LogChecker, :stop, [])
+    alive = for {_, {_, publishers}} <- run.nodes, id <- publishers, do: id
 
-    [{_, _, first} | _] = seen
-    placed = Map.new(first, fn {place, payload, _} -> {place, payload} end)
-    payloads = MapSet.new(Map.values(placed))
-    say = &"seed #{seed}: #{inspect(&1, limit: 20)}"
+    wait!(run, "the publishers end", @soon, fn ->
+      wrong!(run)
+      Enum.all?(alive, &(&1 in LogLedger.ended(run.ledger)))
+    end)
 
-    # The readers have looked at the numbers; here, that all have the same there.
-    for {name, _, all} <- seen do
-      differs =
-        for {place, payload, _} <- all,
-            placed[place] != payload,
-            do: {place, payload, placed[place]}
+    {:ok, conn} = Postgres.start_link(PostgresServer.options(run.server))
+    settled!(run)
+    ends = ends(conn)
 
-      assert differs == [] and length(all) == map_size(placed),
-             say.({name, length(all), map_size(placed), differs})
+    for {name, {node, _}} <- run.nodes do
+      wait!(run, "the reader of #{name} comes to #{inspect(ends)}", @long, fn ->
+        wrong!(run)
+        numbers(Cluster.on(node, LogChecker, :at, [])) == ends
+      end)
     end
 
-    twice = Map.values(placed) -- MapSet.to_list(payloads)
-    assert twice == [], say.({:twice, twice})
+    check!(run, conn, ends)
+  end
 
-    lost =
-      for {:acked, payload, place} <- told,
-          placed[place] != payload,
-          do: {place, payload, placed[place]}
+  # Transactions of nodes that were killed have ended, and nothing is left in the outbox.
+  defp settled!(run) do
+    idle = "state like 'idle in transaction%'"
+    PostgresServer.signal(PostgresServer.backends(run.server, idle), "TERM")
+    working = "backend_type = 'client backend' and xact_start is not null"
 
-    assert lost == [], say.({:lost, lost})
-    lost = for {:committed, payload, _} <- told, payload not in payloads, do: payload
-    assert lost == [], say.({:lost, lost})
-    undone = for {:rolled_back, payload} <- told, payload in payloads, do: payload
-    assert undone == [], say.({:undone, undone})
-    tried = for {:tried, payload} <- told, into: MapSet.new(), do: payload
-    made_up = MapSet.difference(payloads, tried)
-    assert MapSet.size(made_up) == 0, say.({:made_up, made_up})
+    wait!(run, "no transaction is open", @soon, fn ->
+      PostgresServer.backends(run.server, working) == []
+    end)
 
-    # Nothing was read before its commit began, as far as one clock tells.
-    befores = for {:committed, payload, before} <- told, into: %{}, do: {payload, before}
+    wait!(run, "nothing is left in the outbox", @soon, fn ->
+      PostgresServer.psql!(run.server, "select count(*) from causeway.log_outbox") == "0\n"
+    end)
+  end
 
-    for {_, {_, node}, all} <- seen,
-        me = Atom.to_string(node),
-        {_, {^me, _, _} = payload, time} <- all,
-        before = befores[payload] do
-      assert time >= before, say.({:early, payload})
+  defp ends(conn) do
+    %{rows: rows} = Postgres.query!(conn, "SELECT partition, last FROM causeway.log_ends()")
+    Map.new(rows, &List.to_tuple/1)
+  end
+
+  defp numbers(state) when is_map(state), do: Map.new(state, fn {p, {n, _}} -> {p, n} end)
+  defp numbers(other), do: other
+
+  defp check!(run, conn, ends) do
+    assert {:ok, counts, there} = LogLedger.check(run.ledger, conn), "seed #{run.seed}"
+    assert numbers(there) == ends
+
+    for {name, {node, _}} <- run.nodes do
+      assert Cluster.on(node, LogChecker, :at, []) == there,
+             "seed #{run.seed}: #{name} has read something else than there is"
     end
 
-    # What one has published after the other is acknowledged comes after it, in its topic.
-    for {_, acked} <-
-          told
-          |> Enum.filter(&match?({:acked, _, _}, &1))
-          |> Enum.group_by(fn {_, {node, n, i}, {p, _}} -> {node, n, p, rem(i, 5)} end) do
-      sorted = Enum.sort_by(acked, fn {_, {_, _, i}, _} -> i end)
-      numbers = for {_, _, {_, sequence}} <- sorted, do: sequence
-      assert numbers == Enum.sort(numbers), say.({:order, sorted})
+    total = ends |> Map.values() |> Enum.sum()
+    assert total > 100 and counts.acknowledged > 0 and counts.undone > 0, inspect(counts)
+    IO.puts("\n#{total} messages; of those published #{inspect(counts)}; seed #{run.seed}")
+    counts
+  end
+
+  defp wrong!(run) do
+    case LogLedger.wrong(run.ledger) do
+      [] -> :ok
+      wrong -> flunk("seed #{run.seed}: #{inspect(wrong, limit: 50)}")
     end
+  end
 
-    assert map_size(placed) > 100, say.(map_size(placed))
+  # A wait in vain says where everybody is.
+  defp wait!(run, what, ms, fun) do
+    eventually(fun, ms, fn ->
+      where =
+        for {name, {node, _}} <- run.nodes,
+            do:
+              {name, Cluster.on(node, LogChecker, :at, []),
+               Cluster.on(node, LogChecker, :where, [])}
 
-    IO.puts(
-      "\n#{map_size(placed)} messages; #{Enum.count(told, &match?({:unknown, _}, &1))} of unknown fate"
-    )
+      said = {LogLedger.ended(run.ledger), LogLedger.wrong(run.ledger)}
+      activity = PostgresServer.psql!(run.server, "select * from pg_stat_activity")
+
+      "#{what}, seed #{run.seed}: #{inspect({said, where}, limit: :infinity, pretty: true)}\n#{activity}"
+    end)
   end
 end

@@ -107,6 +107,176 @@ defmodule Causeway.LogRetentionTest do
     assert_receive {:handled, [11, 12]}, 5_000
   end
 
+  describe "a consumer group that sleeps while retention passes" do
+    defmodule Sleeper do
+      use Log.Consumer
+
+      # Asks the test what to return.
+      @impl true
+      def handle_messages(messages, %{argument: pid}) do
+        send(pid, {:handle, self(), Enum.map(messages, & &1.payload)})
+        receive do: ({:return, how} -> how.(messages)), after: (20_000 -> {:error, :no_answer})
+      end
+
+      @impl true
+      def handle_gap(gap, %{argument: pid}), do: send(pid, {:gap, gap})
+    end
+
+    defp sleeper!(log, opts \\ []) do
+      own = [log: log, group: "g", handler: {Sleeper, self()}, lease: 600, from: :beginning]
+      own = own ++ [batch: 5, backoff: {300, 300}]
+      start_supervised!({Log.Consumer, Keyword.merge(own, opts)}, id: make_ref())
+    end
+
+    defp handle!(payloads, how \\ fn _ -> :ok end) do
+      assert_receive {:handle, pid, ^payloads}, 5_000
+      send(pid, {:return, how})
+    end
+
+    # All but what comes after it is dropped.
+    defp pass!(log) do
+      {:ok, [_ | _]} = Log.retain(log)
+      :ok
+    end
+
+    defp done!(log) do
+      eventually(fn -> match?({:ok, [%{lag: 0, parked: 0, dead: 0}]}, Log.consumers(log)) end)
+    end
+
+    test "as it has no members: it is told what it has missed, once, and goes on", context do
+      log = start_log!(context, partitions: 1, keep_bytes: 1, recent_bytes: 1)
+      fill(log, 1, 5)
+      one = sleeper!(log)
+      handle!([1, 2, 3, 4, 5])
+      done!(log)
+      :ok = GenServer.stop(one)
+      fill(log, 6, 20)
+      pass!(log)
+      fill(log, 21, 22)
+      assert {:ok, [%{lag: 17}]} = Log.consumers(log)
+      two = sleeper!(log)
+      assert_receive {:gap, %{partition: 0, from: 6, to: 20}}, 5_000
+      handle!([21, 22])
+      done!(log)
+      :ok = GenServer.stop(two)
+      sleeper!(log)
+      fill(log, 23, 23)
+      handle!([23])
+      done!(log)
+      refute_received {:gap, _}
+    end
+
+    test "as all is gone: it is told, and goes on with what comes", context do
+      log = start_log!(context, partitions: 1, keep_bytes: 1, recent_bytes: 1)
+      one = sleeper!(log)
+      eventually(fn -> match?({:ok, [%{members: [_]}]}, Log.consumers(log)) end)
+      :ok = GenServer.stop(one)
+      fill(log, 1, 20)
+      pass!(log)
+      sleeper!(log)
+      assert_receive {:gap, %{partition: 0, from: 1, to: 20}}, 5_000
+      done!(log)
+      fill(log, 21, 22)
+      handle!([21, 22])
+      done!(log)
+    end
+
+    test "as it is slow, with and without transactions: what it has is handled, then the gap",
+         context do
+      for {transactional, group} <- [{false, "g"}, {true, "h"}] do
+        log =
+          start_log!(context,
+            partitions: 1,
+            keep_bytes: 1,
+            recent_bytes: 1,
+            schema: "s_#{group}"
+          )
+
+        # A row each, of which a page has some.
+        for i <- 1..100, do: fill(log, i, i)
+        sleeper!(log, group: group, transactional: transactional)
+        assert_receive {:handle, pid, [1, 2, 3, 4, 5]}, 5_000
+        pass!(log)
+        fill(log, 101, 103)
+        send(pid, {:return, fn _ -> :ok end})
+        handled = until_gap([1, 2, 3, 4, 5])
+        assert [101, 102, 103] = Enum.take(handled, -3)
+        # All of the page and the gap together.
+        eventually(fn -> match?({:ok, [%{lag: 0, parked: 0}]}, Log.consumers(log)) end)
+        :ok = stop_supervised({Log, log})
+      end
+    end
+
+    # Answers, and checks that what is not handled is in the gap.
+    defp until_gap(handled) do
+      receive do
+        {:handle, pid, payloads} ->
+          send(pid, {:return, fn _ -> :ok end})
+          assert hd(payloads) == List.last(handled) + 1
+          until_gap(handled ++ payloads)
+
+        {:gap, %{from: from, to: 100}} ->
+          assert from == List.last(handled) + 1
+          handle!([101, 102, 103])
+          handled ++ [101, 102, 103]
+      after
+        5_000 -> flunk("no gap after #{inspect(handled, limit: :infinity)}")
+      end
+    end
+
+    test "keeps what has failed", context do
+      log = start_log!(context, partitions: 1, keep_bytes: 1, recent_bytes: 1)
+      fill(log, 1, 5)
+      one = sleeper!(log)
+      handle!([1, 2, 3, 4, 5], fn messages -> {:failed, [{Enum.at(messages, 1), "no"}]} end)
+      eventually(fn -> match?({:ok, [%{lag: 0, parked: 1}]}, Log.consumers(log)) end)
+      :ok = GenServer.stop(one)
+      pass!(log)
+      {:ok, %{partitions: [%{first: 6}]}} = Log.info(log)
+      sleeper!(log)
+      handle!([2])
+      done!(log)
+      refute_received {:gap, _}
+    end
+  end
+
+  test "a transaction that has read the tables holds it up, and publishers for a moment",
+       context do
+    log = start_log!(context, partitions: 1, keep_bytes: 1, recent_bytes: 1)
+    fill(log, 1, 10)
+    {:ok, conn} = Postgres.start_link(context.options)
+    test = self()
+
+    reader =
+      Task.async(fn ->
+        Postgres.transaction(conn, fn tx ->
+          %{rows: [[10]]} = Postgres.query!(tx, "SELECT count(*) FROM causeway.messages")
+          send(test, :reading)
+          receive do: (:end -> :ok)
+        end)
+      end)
+
+    receive do: (:reading -> :ok), after: (5_000 -> flunk("nothing was read"))
+    retain = Task.async(fn -> Log.retain(log) end)
+
+    slowest =
+      for i <- 11..40 do
+        {us, _} = :timer.tc(fn -> fill(log, i, i) end)
+        us
+      end
+      |> Enum.max()
+
+    assert {:error, %{postgres: %{code: :lock_not_available}}} = Task.await(retain, 20_000)
+    assert slowest < 5_000_000
+    send(reader.pid, :end)
+    Task.await(reader)
+    fill(log, 41, 41)
+    assert {:ok, [1 | _]} = Log.retain(log)
+    fill(log, 42, 42)
+    {:ok, ref, _} = Log.subscribe(log, ">", from: :beginning)
+    assert List.last(receive_messages(ref, 1)).payload == 42
+  end
+
   test "pg_wal does not grow for those that are not there", context do
     log = start_log!(context)
 
