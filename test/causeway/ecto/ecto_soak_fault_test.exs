@@ -74,13 +74,17 @@ defmodule Causeway.Ecto.SoakFaultTest do
       settle(context)
       usage()
       before = usage()
+      tables = tables()
 
       met = deck() |> Stream.cycle() |> Enum.take(@faults) |> deal(context)
       settle(context)
       explain = "after #{inspect(met, limit: :infinity)}, seed #{seed()}"
 
       left = left(before, 2_000)
-      assert left == [], "#{inspect(left)} too many #{explain}"
+
+      assert left == [],
+             "#{inspect(left)} too many, of tables #{inspect(tables() -- tables)}, #{explain}"
+
       assert Repo.aggregate(Item, :count) == 0, explain
       assert_server_said(PostgresServer.log(context.server), explain)
 
@@ -491,6 +495,8 @@ defmodule Causeway.Ecto.SoakFaultTest do
         memory: :erlang.memory(:total)
       }
     end
+
+    defp tables, do: Enum.map(:ets.all(), &:ets.info(&1, :name))
 
     # The port programs of this VM as the operating system has them: also those that the VM does not know any more.
     defp running do
