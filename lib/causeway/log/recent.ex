@@ -27,6 +27,9 @@ defmodule Causeway.Log.Recent do
     shrink(%{recent | bytes: recent.bytes - bytes, order: order})
   end
 
+  @doc "Whether there is a batch that begins with a number."
+  def begins?(rt, partition, sequence), do: :ets.member(rt.recent, {partition, sequence})
+
   @doc "The batch in which a number is, or nil."
   def fetch(rt, partition, sequence) do
     case :ets.lookup(rt.recent, {partition, sequence}) do
