@@ -20,6 +20,10 @@ defmodule Causeway.Log.Feed do
   def more?(%{page: [_ | _]}), do: true
   def more?(feed), do: Runtime.head(feed.rt, feed.partition) > feed.at
 
+  @doc "Whether it is known what comes next, without a look into the table."
+  def at_hand?(%{page: [_ | _]}), do: true
+  def at_hand?(feed), do: not more?(feed) or Recent.begins?(feed.rt, feed.partition, feed.at + 1)
+
   @doc """
   The next messages that are wanted, of those up to a number that `at` of the feed is then: `{:ok, messages, feed}`. Otherwise
   `{:gap, gap, feed}`, when retention has taken what came next; `:none`; or `:later`, when it cannot be read now.

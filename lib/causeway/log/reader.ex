@@ -101,10 +101,15 @@ defmodule Causeway.Log.Reader do
     end
   end
 
-  defp step(_p, {_more, %{room: 0} = state}), do: {:halt, {:wait, @full_ms, state}}
-
   defp step(p, {more, state}) do
-    case gather(state.feeds[p], state, [], 0) do
+    feed = state.feeds[p]
+    # To read the table may take long: nothing else waits for that.
+    state = if Feed.at_hand?(feed), do: state, else: flush(state)
+    if state.room == 0, do: {:halt, {:wait, @full_ms, state}}, else: step(feed, more, state)
+  end
+
+  defp step(%{partition: p} = feed, more, state) do
+    case gather(feed, state, [], 0) do
       {:ok, messages, feed} -> {:cont, {[p | more], state |> put(feed) |> add(messages)}}
       {:gap, gap, feed} -> {:cont, {[p | more], state |> put(feed) |> flush() |> tell_gap(gap)}}
       :none -> {:cont, {more, state}}

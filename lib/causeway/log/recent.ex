@@ -44,6 +44,9 @@ defmodule Causeway.Log.Recent do
   @doc "Those of a partition are not there."
   def drop(rt, partition), do: :ets.match_delete(rt.recent, {{partition, :_}, :_})
 
+  @doc "Whether there is a batch that begins with a number."
+  def begins?(rt, partition, sequence), do: :ets.member(rt.recent, {partition, sequence})
+
   @doc "The batch in which a number is, or nil."
   def fetch(rt, partition, sequence) do
     case :ets.lookup(rt.recent, {partition, sequence}) do
