@@ -80,7 +80,7 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
     end
 
     defp publish(config, topic, message, dispatcher) do
-      bytes = Wire.encode({config.id, dispatcher, message}, config)
+      bytes = Wire.encode({config.id, dispatcher, message})
 
       with {:ok, _place} <-
              Log.publish(config.log, config.prefix <> topic, bytes,
@@ -241,7 +241,7 @@ if Code.ensure_loaded?(Phoenix.PubSub) do
 
     @impl true
     def handle_cast({:emit, one}, config) do
-      content = Wire.encode({config.id, gather([one], 1)}, config)
+      content = Wire.encode({config.id, gather([one], 1)})
 
       # Nobody waits for it: lost is lost, as with nodes that are not connected.
       with %Runtime{} = rt <- Runtime.fetch(config.log) do

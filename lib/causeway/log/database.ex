@@ -3,6 +3,7 @@ defmodule Causeway.Log.Database do
   # Where a user's transactions are that the log takes part in: a connection of `Causeway.Postgres`, or an Ecto repository,
   # with whatever adapter for PostgreSQL. Nothing of Ecto has to be there to compile this.
 
+  alias Causeway.Log.Error
   alias Causeway.Postgres
 
   @type t :: Postgres.conn() | module
@@ -12,6 +13,17 @@ defmodule Causeway.Log.Database do
   def repo?(module) do
     is_atom(module) and Code.ensure_loaded?(module) and
       function_exported?(module, :__adapter__, 0)
+  end
+
+  @doc "Raises for a repository that is in no transaction of this process: what is said there is committed at once."
+  @spec in_transaction!(t) :: :ok
+  def in_transaction!(database) do
+    if repo?(database) and not database.in_transaction?(),
+      do:
+        raise(Error,
+          reason: {:bad_option, :in, "#{inspect(database)} is in no transaction of this process"}
+        ),
+      else: :ok
   end
 
   @spec query(t, iodata, list) :: {:ok, %{rows: [list] | nil}} | {:error, Exception.t()}
@@ -76,9 +88,11 @@ defmodule Causeway.Log.Database do
   end
 
   defp commit(repo, fun) do
-    repo.transaction(fn ->
-      with other when other != :ok <- called(fun, repo), do: repo.rollback(other)
-    end)
+    # How long it may take is the caller's to say.
+    repo.transaction(
+      fn -> with other when other != :ok <- called(fun, repo), do: repo.rollback(other) end,
+      timeout: :infinity
+    )
   rescue
     error -> if refused?(error), do: {:not_committed, error}, else: {:unknown, error}
   end
@@ -91,6 +105,8 @@ defmodule Causeway.Log.Database do
     kind, reason -> {:raised, kind, reason, __STACKTRACE__}
   end
 
-  # An error of the server's has its code.
-  defp refused?(error), do: match?(%{postgres: %{code: _}}, error)
+  # The server's words that are none about the connection: its classes 08 and 57P.
+  defp refused?(%{postgres: %{pg_code: <<"08", _::binary>>}}), do: false
+  defp refused?(%{postgres: %{pg_code: <<"57P", _::binary>>}}), do: false
+  defp refused?(error), do: match?(%{postgres: %{pg_code: _}}, error)
 end

@@ -15,10 +15,9 @@ defmodule Causeway.Log.Error do
     * `{:not_installed, schema}` - there are no tables
     * `{:partitions, schema, there, asked}` - the tables have another number of partitions
     * `{:has_members, group, members}` - a consumer group that is to be deleted has members, by what they are called
-    * `{:fenced, group, partition}` - a consumer has lost a partition to another one, and what it did in a transaction was
-      rolled back
     * `{:no_group, group}` - no such consumer group
     * `{:not_seen, repo, group, error}` - the repository of `transactional:` is not on the log's database, or not there
+    * `{:isolation, repo, level}` - its transactions see no acknowledgement that is made while they run
   """
 
   defexception [:reason]
@@ -72,11 +71,12 @@ defmodule Causeway.Log.Error do
       "that have died is over, or give force: true"
   end
 
-  defp format({:fenced, group, partition}) do
-    "another consumer of #{group} has partition #{partition} by now; what was done here was rolled back, and is done there"
-  end
-
   defp format({:no_group, group}), do: "there is no consumer group #{short(group)} in this log"
+
+  defp format({:isolation, repo, level}) do
+    "transactional: #{inspect(repo)} has #{level} transactions, which would fail one after the other; give it " <>
+      ~s|parameters: [default_transaction_isolation: "read committed"], or the consumer a repository that has|
+  end
 
   defp format({:not_seen, repo, group, error}) do
     "transactional: #{inspect(repo)} does not see the consumer group #{short(group)}; the repository has to run before its " <>

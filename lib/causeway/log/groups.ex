@@ -108,12 +108,14 @@ defmodule Causeway.Log.Groups do
     counts(Database.query(database, sql, [group, row.partition, row.epoch, upto, done, expected]))
   end
 
-  @doc "That a repository is on the log's database: it sees the group."
+  @doc "That a repository can acknowledge: it is on the log's database, and sees what is committed there."
   def seen_by(repo, rt, group) do
-    sql = "SELECT EXISTS (SELECT FROM #{rt.schema}.log_groups WHERE name = $1)"
+    sql =
+      "SELECT EXISTS (SELECT FROM #{rt.schema}.log_groups WHERE name = $1), current_setting('transaction_isolation')"
 
     case Database.query(repo, sql, [group]) do
-      {:ok, %{rows: [[true]]}} -> :ok
+      {:ok, %{rows: [[true, "read committed"]]}} -> :ok
+      {:ok, %{rows: [[true, level]]}} -> {:error, %Error{reason: {:isolation, repo, level}}}
       {:ok, _} -> {:error, %Error{reason: {:not_seen, repo, group, nil}}}
       {:error, error} -> {:error, %Error{reason: {:not_seen, repo, group, error}}}
     end

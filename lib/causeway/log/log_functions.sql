@@ -131,7 +131,8 @@ BEGIN
              (sum(octet_length(payload)) OVER w - 1) / 262144 AS by_bytes
       FROM placed WINDOW w AS (PARTITION BY p ORDER BY id ROWS UNBOUNDED PRECEDING))
     SELECT p, array_agg(topic ORDER BY id) AS topics, array_agg(payload ORDER BY id) AS payloads,
-           array_agg(key ORDER BY id) AS keys, array_agg(metadata ORDER BY id) AS metadata, min(publisher) AS publisher
+           CASE WHEN count(key) > 0 THEN array_agg(key ORDER BY id) END AS keys,
+           CASE WHEN count(metadata) > 0 THEN array_agg(metadata ORDER BY id) END AS metadata, min(publisher) AS publisher
     FROM counted GROUP BY p, by_count, by_bytes ORDER BY p, min(id)
   LOOP
     PERFORM SCHEMA.log_append_one(r.p, r.topics, r.payloads, r.keys, r.metadata, r.publisher);
@@ -165,18 +166,26 @@ CREATE CONSTRAINT TRIGGER log_commit AFTER INSERT ON SCHEMA.log_outbox
 CREATE OR REPLACE FUNCTION SCHEMA.log_drain() RETURNS int
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+  n int := (SELECT partitions FROM SCHEMA.log_settings);
+  xacts xid8[];
   x xid8;
-  n int := 0;
 BEGIN
-  IF EXISTS (SELECT FROM SCHEMA.log_outbox) AND
-     pg_try_advisory_xact_lock(('SCHEMA.log_outbox'::regclass::oid::bigint << 32)) THEN
-    FOR x IN SELECT xact FROM SCHEMA.log_outbox GROUP BY xact ORDER BY min(id) LOOP
-      PERFORM SCHEMA.log_number(x);
-      n := n + 1;
-    END LOOP;
+  IF NOT EXISTS (SELECT FROM SCHEMA.log_outbox) OR
+     NOT pg_try_advisory_xact_lock(('SCHEMA.log_outbox'::regclass::oid::bigint << 32)) THEN
+    RETURN 0;
   END IF;
 
-  RETURN n;
+  xacts := ARRAY(SELECT xact FROM SCHEMA.log_outbox GROUP BY xact ORDER BY min(id));
+
+  -- All at once, and in order: one transaction's partitions may come before those of the one before.
+  PERFORM SCHEMA.log_lock(p) FROM (
+    SELECT DISTINCT SCHEMA.log_partition(topic, n) AS p FROM SCHEMA.log_outbox WHERE xact = ANY (xacts) ORDER BY p) o;
+
+  FOREACH x IN ARRAY xacts LOOP
+    PERFORM SCHEMA.log_number(x);
+  END LOOP;
+
+  RETURN cardinality(xacts);
 END
 $$
 --;
@@ -290,8 +299,9 @@ BEGIN
     RETURN false;
   END IF;
 
-  INSERT INTO SCHEMA.log_positions (name, partition, acked)
-    SELECT grp, p, a FROM unnest(partitions, positions) x (p, a);
+  -- Epochs go on where those of a group of the same name cannot have been, which was deleted and may have owners still.
+  INSERT INTO SCHEMA.log_positions (name, partition, acked, epoch)
+    SELECT grp, p, a, (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM unnest(partitions, positions) x (p, a);
   RETURN true;
 END
 $$

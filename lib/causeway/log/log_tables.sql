@@ -80,7 +80,7 @@ CREATE TABLE SCHEMA.log_positions (
   partition int NOT NULL,
   acked bigint NOT NULL,
   owner text,
-  epoch bigint NOT NULL DEFAULT 0,
+  epoch bigint NOT NULL,
   expires timestamptz,
   PRIMARY KEY (name, partition)
 ) WITH (fillfactor = 50)

@@ -44,13 +44,18 @@ defmodule Causeway.Log.Migration do
           nil -> Enum.each(statements(opts), &run!(tx, &1))
           @version -> :ok
           newer when newer > @version -> newer!(opts[:schema], newer)
-          _older -> Enum.each(statements(functions(), opts), &run!(tx, &1))
+          _older -> replace(tx, opts)
         end
       end)
 
     with {:ok, _} <- result, do: :ok
   rescue
     error in [Error, Postgres.Error] -> {:error, error}
+  end
+
+  defp replace(tx, opts) do
+    Enum.each(statements(functions(), opts), &run!(tx, &1))
+    run!(tx, "UPDATE #{opts[:schema]}.log_settings SET version = $1", [@version])
   end
 
   @doc """

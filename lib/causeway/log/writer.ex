@@ -147,6 +147,7 @@ defmodule Causeway.Log.Writer do
 
   @doc "The same in a transaction of the caller's: numbered when that commits."
   def publish_in(database, rt, message) do
+    Database.in_transaction!(database)
     {sql, params} = statement(rt, message)
 
     case Database.query(database, sql, params) do

@@ -6,17 +6,17 @@ defmodule Causeway.PubSub.Wire do
   # what they were. Those within functions are left.
   #
   # That node has one name for all: of nodes that have borne the same name, a pid says by 32 bits which it is from, and these
-  # are random here. So nobody need make an atom for each VM there has ever been.
+  # are random here, once for each VM. So nobody need make an atom for each there has ever been.
 
   @nowhere :nonode@nohost
   @elsewhere :elsewhere@nohost
 
   @doc "Bytes of a message."
-  def encode(term, config) do
+  def encode(term) do
     bytes = :erlang.term_to_binary(term)
 
     if node() == @nowhere and mentioned?(bytes, @nowhere),
-      do: :erlang.term_to_binary(move(term, here(), place(config))),
+      do: :erlang.term_to_binary(move(term, here(), away())),
       else: bytes
   end
 
@@ -28,7 +28,7 @@ defmodule Causeway.PubSub.Wire do
 
   def decode(bytes, config) do
     term = :erlang.binary_to_term(bytes, if(config.atoms == :create, do: [], else: [:safe]))
-    if mentioned?(bytes, @elsewhere), do: move(term, place(config), here()), else: term
+    if mentioned?(bytes, @elsewhere), do: move(term, away(), here()), else: term
   rescue
     ArgumentError -> :error
   end
@@ -37,7 +37,14 @@ defmodule Causeway.PubSub.Wire do
   defp mentioned?(bytes, node), do: :binary.match(bytes, Atom.to_string(node)) != :nomatch
 
   # A node as the external term format has it in a pid: the name, and which of those that have borne it.
-  defp place(%{id: <<creation::binary-4, _::binary>>}), do: {atom(@elsewhere), creation}
+  defp away, do: {atom(@elsewhere), creation()}
+
+  defp creation do
+    with nil <- :persistent_term.get(__MODULE__, nil) do
+      :persistent_term.put(__MODULE__, :crypto.strong_rand_bytes(4))
+      creation()
+    end
+  end
 
   defp here do
     <<131, _pid, rest::binary>> = :erlang.term_to_binary(self())

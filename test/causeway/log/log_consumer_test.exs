@@ -327,6 +327,20 @@ defmodule Causeway.LogConsumerTest do
              Log.delete_consumers(log, "g", force: true)
   end
 
+  test "a group that is made anew does not go on with what its name's former owners know",
+       context do
+    log = start_log!(context, partitions: 1)
+    consume!(log, :ok)
+    {:ok, _} = Log.publish(log, "t", 1)
+    handled(1)
+    acked(log)
+    rt = Log.Runtime.fetch!(log)
+    :ok = Log.delete_consumers(log, "g", force: true)
+    :ok = Log.Groups.ensure(Log.Table.control(rt), rt, "g", :beginning)
+    assert [%{payload: 1}] = handled(1)
+    acked(log)
+  end
+
   describe "transactional" do
     setup context do
       {:ok, conn} = Postgres.start_link(context.options)

@@ -178,6 +178,57 @@ defmodule Causeway.LogEctoTest do
                    end
     end
 
+    test "a repository whose transactions would not see acknowledgements", context do
+      stop_supervised!(Ours)
+      level = [parameters: [default_transaction_isolation: "repeatable read"], log: false]
+      start_supervised!({Ours, level ++ context.options})
+      rt = Log.Runtime.fetch!(context.log)
+      consume!(context.log, Theirs, fn _ -> :ok end)
+      eventually(fn -> group(context.log) end)
+
+      assert {:error, %Error{reason: {:isolation, Ours, "repeatable read"}} = error} =
+               Log.Groups.seen_by(Ours, rt, "g")
+
+      assert Exception.message(error) =~ "read committed"
+      assert :ok = Log.Groups.seen_by(Theirs, rt, "g")
+    end
+
+    test "a repository that is in no transaction publishes nothing", %{log: log} do
+      for publish <- [
+            fn -> Log.publish(log, "t", 1, in: Ours) end,
+            fn ->
+              Ours.transaction(fn ->
+                Task.await(Task.async(fn -> catch_error(Log.publish(log, "t", 1, in: Ours)) end))
+                |> raise()
+              end)
+            end
+          ],
+          do:
+            assert_raise(
+              Error,
+              ~r/option :in: .*Ours is in no transaction of this process/,
+              publish
+            )
+
+      assert {:ok, ref, _} = Log.subscribe(log, "t", from: :beginning)
+      nothing(ref)
+    end
+
+    test "a call that takes longer than the repository's timeout", %{log: log, options: options} do
+      publish!(log, [1])
+
+      slow = fn _ ->
+        Process.sleep(300)
+        :ok
+      end
+
+      stop_supervised!(Ours)
+      start_supervised!({Ours, [timeout: 100, log: false] ++ options})
+      consume!(log, Ours, slow, max_deliveries: 1)
+      eventually(fn -> match?(%{lag: 0, parked: 0, dead: 0}, group(log)) end)
+      assert effects(Ours) == [1]
+    end
+
     # Found out by COMMIT.
     defp late(repo) do
       for _ <- 1..2, do: repo.query!("INSERT INTO late VALUES (1)")

@@ -500,6 +500,13 @@ defmodule Causeway.LogTest do
       assert {:error, %Error{reason: {:newer, "causeway", 99, 1}}} = Log.Migration.up(conn)
       assert {:error, %Error{reason: {:newer, "causeway", 99, 1}}} = Log.Migration.settings(conn)
       assert_raise Error, ~r/small letters/, fn -> Log.Migration.up(conn, schema: "x; drop") end
+
+      # Of an older release: its functions are replaced.
+      Postgres.query!(conn, "UPDATE causeway.log_settings SET version = 0")
+      Postgres.query!(conn, "DROP FUNCTION causeway.log_ends()")
+      assert :ok = Log.Migration.up(conn)
+      assert %{rows: [[1]]} = Postgres.query!(conn, "SELECT version FROM causeway.log_settings")
+      assert %{num_rows: 8} = Postgres.query!(conn, "SELECT * FROM causeway.log_ends()")
     end
 
     @tag :capture_log
