@@ -109,8 +109,9 @@ defmodule Causeway.Log.Tail do
 
   # The next server may have other messages of the same numbers.
   def handle_event({:disconnected, %{error: error}}, state) do
-    Ends.streaming(state.rt, false, error, Recent.marks(state.rt))
-    {:ok, %{state | recent: Recent.new(state.rt)}}
+    recent = Recent.new(state.rt)
+    Ends.streaming(state.rt, false, error)
+    {:ok, %{state | recent: recent}}
   end
 
   def handle_event({:rewound, _}, state) do
