@@ -132,6 +132,8 @@ defmodule Causeway.Log.Ends do
   # The server is one that was a standby, and may lack what was read here, or have given its numbers to other messages. What
   # is known of that is compared.
   defp compare(_timeline, _, ends, heads, %{rt: rt} = state) do
+    # Nothing comes into memory meanwhile.
+    Runtime.put(rt, :timeline, :other)
     recent = Recent.marks(rt)
     kept = Recent.kept(rt)
     marks = recent ++ marks(kept) ++ Enum.concat(Map.values(state.marks))

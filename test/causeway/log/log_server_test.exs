@@ -596,6 +596,26 @@ defmodule Causeway.LogServerTest do
       nothing(ref)
     end
 
+    test "that the stream still does not come from: what it brings is not taken", context do
+      context = Map.merge(context, server!())
+      log = start_log!(context, partitions: 1, check_interval: 60_000)
+      each!(log, 1)
+      rt = Log.Runtime.fetch!(log)
+      eventually(fn -> Log.Recent.begins?(rt, 0, 1) end)
+      batch = Tuple.to_list(Log.Recent.fetch(rt, 0, 1))
+      columns = ~w(partition first last time publisher topics payloads keys metadata)
+      row = Map.merge(Map.new(Enum.zip(columns, batch)), %{"first" => 2, "last" => 2})
+      transaction = %{changes: [%{op: :insert, new: row}]}
+      tail = :sys.get_state(:sys.get_state(Log.Runtime.process(rt, :Tail)).consumer).state
+
+      {:ack, _} = Log.Tail.handle_transaction(transaction, %{tail | timeline: 7})
+      assert Log.Runtime.head(rt, 0) == 1
+      refute Log.Recent.begins?(rt, 0, 2)
+      {:ack, _} = Log.Tail.handle_transaction(transaction, tail)
+      assert Log.Runtime.head(rt, 0) == 2
+      assert Log.Recent.begins?(rt, 0, 2)
+    end
+
     test "when all that is remembered is gone: all is read anew", context do
       context = Map.merge(context, server!())
       log = start_log!(context, partitions: 1)
