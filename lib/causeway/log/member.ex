@@ -4,7 +4,7 @@ defmodule Causeway.Log.Member do
   # could not say so for as long as its lease, others may have them, and its owners are stopped before that.
 
   use GenServer
-  alias Causeway.Log.{Acker, Error, Events, Groups, Owner, Runtime}
+  alias Causeway.Log.{Acker, Ends, Error, Events, Groups, Owner, Runtime}
   alias Causeway.Postgres
 
   defstruct [:opts, :id, :conns, :acker, :rt, :timer, :until, :revision, owners: %{}]
@@ -58,7 +58,8 @@ defmodule Causeway.Log.Member do
     with {:ok, state} <- ready(state),
          asked = now(),
          {:ok, rows} <-
-           Groups.claim(conn(state), state.rt, state.opts.group, state.id, state.opts.lease) do
+           Groups.claim(conn(state), state.rt, state.opts.group, state.id, state.opts.lease),
+         :ok <- same_server(state, rows) do
       %{state | until: asked + state.opts.lease}
       |> apply_claim(rows)
       |> tick(div(state.opts.lease, 3))
@@ -107,6 +108,12 @@ defmodule Causeway.Log.Member do
          :ok <- if(is_boolean(repo), do: :ok, else: Groups.seen_by(repo, rt, group)),
          do: {:ok, state}
   end
+
+  # What is in memory may be of the server before: nobody may handle it in the name of this one, which is in the epochs.
+  defp same_server(_state, [%{partition: nil} | _]), do: :ok
+
+  defp same_server(state, [%{epoch: epoch} | _]),
+    do: Ends.settled(state.rt, rem(epoch, 65_536), max(div(state.opts.lease, 3), 100))
 
   # There is nothing to handle for; or in vain for so long that the lease may end before the next attempt has.
   defp expire(state, %Error{reason: {:no_group, _}} = error), do: stop_all(state, error)

@@ -5,12 +5,19 @@ defmodule Causeway.Log.Recent do
   #
   #     {{partition, first}, batch}        batch: {partition, first, last, time, publisher, topics, payloads, keys, metadata}
 
-  # Of each partition.
-  @marks 1_000
+  # How many batches are remembered of all partitions, of one at most, and of one at least.
+  @marks 16_000
+  @most 1_000
+  @least 64
+
+  alias Causeway.Log.Runtime
 
   defstruct [:table, :limit, bytes: 0, order: :queue.new()]
 
+  @doc "Empty; what was there is still known by its marks."
   def new(rt) do
+    # In this order, so that whoever looks here first, and then there, sees all.
+    Runtime.put(rt, {:marks, :erlang.unique_integer()}, marks(rt))
     :ets.delete_all_objects(rt.recent)
     %__MODULE__{table: rt.recent, limit: rt.opts.recent_bytes}
   end
@@ -30,7 +37,7 @@ defmodule Causeway.Log.Recent do
     shrink(%{recent | bytes: recent.bytes - bytes, order: order})
   end
 
-  @doc "The latest batches that are here, `{partition, first, last, time}`."
+  @doc "Batches that are here, `{partition, first, last, time}`, of each partition the latest first: see `thin/2`."
   def marks(rt) do
     rt.recent
     |> :ets.select([
@@ -38,7 +45,31 @@ defmodule Causeway.Log.Recent do
        [{{:"$1", :"$2", :"$3", :"$4"}}]}
     ])
     |> Enum.chunk_by(&elem(&1, 0))
-    |> Enum.flat_map(&Enum.take(&1, -@marks))
+    |> Enum.flat_map(&(&1 |> Enum.reverse() |> thin(rt)))
+  end
+
+  @doc "The same of what was here: `{key, marks}` each, until `forget/2`."
+  def kept(rt),
+    do: :ets.select(rt.state, [{{{:marks, :_}, :_}, [], [:"$_"]}])
+
+  def forget(rt, kept), do: for({key, _} <- kept, do: :ets.delete(rt.state, key))
+
+  @doc """
+  Fewer of a partition's marks, the latest first, when there are too many: the latest ones, and some of those before, back to
+  the first.
+  """
+  def thin(marks, rt) do
+    most = @marks |> div(rt.partitions) |> min(@most) |> max(@least)
+    n = length(marks)
+
+    # So that not each one more is a reason.
+    if n <= 2 * most do
+      marks
+    else
+      {latest, before} = Enum.split(marks, div(most, 2))
+      step = div(2 * n, most) + 1
+      latest ++ (before |> Enum.reverse() |> Enum.take_every(step) |> Enum.reverse())
+    end
   end
 
   @doc "Those of a partition are not there."

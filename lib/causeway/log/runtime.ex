@@ -44,7 +44,7 @@ defmodule Causeway.Log.Runtime do
       state: :ets.new(:state, [:set, :public, read_concurrency: true])
     }
 
-    :ets.insert(rt.state, stream: :connecting, error: nil)
+    :ets.insert(rt.state, stream: :connecting, error: nil, timeline: nil)
     :persistent_term.put({__MODULE__, rt.name}, {:starting, rt})
     rt
   end

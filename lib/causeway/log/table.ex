@@ -22,12 +22,23 @@ defmodule Causeway.Log.Table do
          do: {:ok, Enum.map(rows, &List.to_tuple/1)}
   end
 
-  @doc "The same, and the timeline of that server's log: `{:ok, timeline, ends}`."
+  @doc """
+  The same, the timeline of that server's log, and the last batch of each partition, `{partition, first, last, time}`:
+  `{:ok, timeline, ends, batches}`.
+  """
   def timeline(rt) do
-    sql = "SELECT #{rt.schema}.log_timeline(), e.* FROM #{rt.schema}.log_ends() e"
+    sql = """
+    SELECT #{rt.schema}.log_timeline(), e.partition, e.first, e.last, b.first, b.time
+    FROM #{rt.schema}.log_ends() e LEFT JOIN LATERAL (
+      SELECT b.first, b.time FROM #{rt.schema}.log_batches b WHERE b.partition = e.partition AND b.last = e.last
+        AND b.segment = (SELECT max(s.segment) FROM #{rt.schema}.log_segments s
+                         WHERE s.partition = e.partition AND s.first <= e.last) LIMIT 1) b ON true
+    """
 
-    with {:ok, %{rows: [[timeline | _] | _] = rows}} <- Postgres.query(control(rt), sql),
-         do: {:ok, timeline, for([_ | ends] <- rows, do: List.to_tuple(ends))}
+    with {:ok, %{rows: [[timeline | _] | _] = rows}} <- Postgres.query(control(rt), sql) do
+      batches = for [_, p, _, last, from, time] <- rows, time != nil, do: {p, from, last, time}
+      {:ok, timeline, for([_, p, first, last, _, _] <- rows, do: {p, first, last}), batches}
+    end
   end
 
   @segment [:segment, :bytes, :opened, :closed, :messages]

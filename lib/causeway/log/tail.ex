@@ -7,7 +7,8 @@ defmodule Causeway.Log.Tail do
   alias Causeway.Log.{Events, Ends, Migration, Recent, Runtime}
   alias Causeway.Postgres.WAL
 
-  defstruct [:rt, :recent, :outbox]
+  # `timeline`: of the server that the stream comes from; `other`: whether that is not the one that the log goes by
+  defstruct [:rt, :recent, :outbox, :timeline, other: false]
 
   def child_spec(rt) do
     # Names of slots are the server's, and those of a VM that has just died may still be there.
@@ -40,8 +41,15 @@ defmodule Causeway.Log.Tail do
   end
 
   @impl true
-  def handle_transaction(transaction, state),
-    do: {:ack, take(transaction.changes, state, %{}, 0, 0)}
+  def handle_transaction(transaction, state) do
+    other = Runtime.get(state.rt, :timeline) not in [nil, state.timeline]
+    {:ack, take(transaction.changes, %{state | other: other}, %{}, 0, 0)}
+  end
+
+  # What a server has sent that has been replaced must not be handled in the name of its successor; nor what the successor has,
+  # until it has been compared. Both are looked for in the table.
+  defp take([%{op: :insert} | changes], %{other: true} = state, heads, batches, messages),
+    do: take(changes, state, heads, batches, messages)
 
   defp take([%{op: :insert, new: row} | changes], state, heads, batches, messages) do
     batch =
@@ -102,15 +110,17 @@ defmodule Causeway.Log.Tail do
   def handle_message(_message, state), do: {:ack, state}
 
   @impl true
-  def handle_event({:connected, _}, state) do
+  def handle_event({:connected, %{timeline: timeline}}, state) do
+    if Runtime.get(state.rt, :timeline) not in [nil, timeline], do: Ends.settle(state.rt)
     Ends.streaming(state.rt, true)
-    {:ok, state}
+    {:ok, %{state | timeline: timeline}}
   end
 
   # The next server may have other messages of the same numbers.
   def handle_event({:disconnected, %{error: error}}, state) do
-    Ends.streaming(state.rt, false, error, Recent.marks(state.rt))
-    {:ok, %{state | recent: Recent.new(state.rt)}}
+    recent = Recent.new(state.rt)
+    Ends.streaming(state.rt, false, error)
+    {:ok, %{state | recent: recent}}
   end
 
   def handle_event({:rewound, _}, state) do

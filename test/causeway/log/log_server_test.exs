@@ -459,14 +459,14 @@ defmodule Causeway.LogServerTest do
     end
 
     # A standby that is behind, and a proxy that goes to the primary, until `fail_over!/1`.
-    defp behind!(context, answer) do
+    defp behind!(context, answer, lease \\ 60_000) do
       context = Map.merge(context, server!())
       standby = PostgresServer.standby!(context.server)
       {:ok, proxy} = StallProxy.start_link(context.server.port)
       options = Keyword.put(context.options, :port, StallProxy.port(proxy))
       log = start_log!(%{options: options}, partitions: 1)
-      # No lease ends meanwhile.
-      consume!(log, answer: answer, lease: 60_000)
+      # No lease ends meanwhile, unless it is to.
+      consume!(log, answer: answer, lease: lease)
       publish!(log, 1..20)
       handled!(1..20)
       eventually(fn -> match?({:ok, [%{lag: 0}]}, Log.consumers(log)) end)
@@ -526,6 +526,141 @@ defmodule Causeway.LogServerTest do
       eventually(fn -> match?({:ok, [%{lag: 0, parked: 0}]}, Log.consumers(log)) end)
       new = for %{publisher: "psql", sequence: n} <- handled, do: n
       assert Enum.uniq(new) == Enum.to_list(21..50)
+    end
+
+    test "by a standby that lacks messages, which a consumer finds first: it does not handle what is gone",
+         context do
+      {log, servers} = behind!(context, fn _ -> :ok end, 600)
+      publish!(log, 21..40)
+      handled!(21..40)
+      rt = Log.Runtime.fetch!(log)
+      tail = :sys.get_state(Log.Runtime.process(rt, :Tail)).consumer
+      late = [Process.whereis(Log.Runtime.process(rt, :Ends)), tail]
+      Enum.each(late, &:sys.suspend/1)
+
+      fail_over!(servers)
+      select = "select causeway.publish('t.1', to_jsonb('new'::text)) from generate_series(1, 30)"
+      PostgresServer.psql!(servers.standby, select)
+      StallProxy.accept(servers.proxy)
+      claimed = "select owner is not null and expires > now() from causeway.log_positions"
+      PostgresServer.psql!(servers.standby, "update causeway.log_positions set owner = null")
+      eventually(fn -> PostgresServer.psql!(servers.standby, claimed) == "t\n" end, 20_000)
+      refute_receive {:handled, _}, 1_000
+
+      Enum.each(late, &:sys.resume/1)
+      back!(log)
+      publish!(log, 41..60)
+      handled = handled!(41..60)
+      eventually(fn -> match?({:ok, [%{lag: 0, parked: 0}]}, Log.consumers(log)) end)
+      new = for %{publisher: "psql", sequence: n} <- handled, do: n
+      assert Enum.uniq(new) == Enum.to_list(21..50)
+    end
+
+    # What another server would have sent: the last message again, with each of the next numbers.
+    defp lost!(rt, p, count) do
+      head = Log.Runtime.head(rt, p)
+      {_, _, _, time, publisher, topics, payloads, _, _} = Log.Recent.fetch(rt, p, head)
+      topics = Enum.take(topics, -1)
+      payloads = Enum.take(payloads, -1)
+
+      for n <- (head + 1)..(head + count)//1 do
+        :ets.insert(rt.recent, {{p, n}, {p, n, n, time, publisher, topics, payloads, nil, nil}})
+      end
+
+      Log.Runtime.advance(rt, p, head + count)
+      Log.Runtime.wake(rt, p)
+    end
+
+    # One message in each batch.
+    defp each!(log, count), do: for(i <- 1..count, do: {:ok, _} = Log.publish(log, "t.1", i))
+
+    test "that is noticed by the stream, after a look: what came in between is compared, too",
+         context do
+      context = Map.merge(context, server!())
+      log = start_log!(context, partitions: 1)
+      {:ok, ref, _} = Log.subscribe(log, ">", @all)
+      each!(log, 10)
+      receive_messages(ref, 10)
+      rt = Log.Runtime.fetch!(log)
+      # More than are remembered of one partition.
+      lost!(rt, 0, 5_000)
+      receive_messages(ref, 5_000)
+      nothing(ref)
+      {:ok, _} = Log.Tail.handle_event({:rewound, %{}}, %{rt: rt})
+      assert_receive {:causeway, ^ref, {:rewound, %{partition: 0, from: 5_010, to: to}}}
+      # Nothing is left out, and little comes again.
+      assert to in 1..10
+      each!(log, 1)
+      assert [%{sequence: n} | _] = receive_messages(ref, 11 - to)
+      assert n == to + 1
+      nothing(ref)
+    end
+
+    test "that the stream still does not come from: what it brings is not taken", context do
+      context = Map.merge(context, server!())
+      log = start_log!(context, partitions: 1, check_interval: 60_000)
+      each!(log, 1)
+      rt = Log.Runtime.fetch!(log)
+      eventually(fn -> Log.Recent.begins?(rt, 0, 1) end)
+      batch = Tuple.to_list(Log.Recent.fetch(rt, 0, 1))
+      columns = ~w(partition first last time publisher topics payloads keys metadata)
+      row = Map.merge(Map.new(Enum.zip(columns, batch)), %{"first" => 2, "last" => 2})
+      transaction = %{changes: [%{op: :insert, new: row}]}
+      tail = :sys.get_state(:sys.get_state(Log.Runtime.process(rt, :Tail)).consumer).state
+
+      {:ack, _} = Log.Tail.handle_transaction(transaction, %{tail | timeline: 7})
+      assert Log.Runtime.head(rt, 0) == 1
+      refute Log.Recent.begins?(rt, 0, 2)
+      {:ack, _} = Log.Tail.handle_transaction(transaction, tail)
+      assert Log.Runtime.head(rt, 0) == 2
+      assert Log.Recent.begins?(rt, 0, 2)
+    end
+
+    test "when all that is remembered is gone: all is read anew", context do
+      context = Map.merge(context, server!())
+      log = start_log!(context, partitions: 1)
+      {:ok, ref, _} = Log.subscribe(log, ">", @all)
+      each!(log, 3)
+      receive_messages(ref, 3)
+      rt = Log.Runtime.fetch!(log)
+      lost!(rt, 0, 1)
+      receive_messages(ref, 1)
+      for n <- 1..3, do: :ets.delete(rt.recent, {0, n})
+      :sys.replace_state(Log.Runtime.process(rt, :Ends), &%{&1 | marks: %{}})
+      {:ok, _} = Log.Tail.handle_event({:rewound, %{}}, %{rt: rt})
+      assert_receive {:causeway, ^ref, {:rewound, %{partition: 0, from: 4, to: 0}}}
+      assert [1, 2, 3] = Enum.map(receive_messages(ref, 3), & &1.payload)
+    end
+
+    test "after streams that were lost: no partition is forgotten for the others", context do
+      context = Map.merge(context, server!())
+      log = start_log!(context, partitions: 16, recent_bytes: 1_000_000_000)
+      {:ok, ref, _} = Log.subscribe(log, ">", @all)
+      {:ok, places} = Log.publish_many(log, for(i <- 1..500, do: {"t.#{i}", i}))
+      receive_messages(ref, 500)
+
+      ends =
+        for {p, own} <- Enum.group_by(places, &elem(&1, 0), &elem(&1, 1)), do: {p, Enum.max(own)}
+
+      assert length(ends) == 16
+      rt = Log.Runtime.fetch!(log)
+      for {p, _} <- ends, do: lost!(rt, p, 1_500)
+      receive_messages(ref, 16 * 1_500)
+
+      PostgresServer.signal(
+        PostgresServer.backends(context.server, "backend_type = 'walsender'"),
+        "TERM"
+      )
+
+      eventually(fn -> :ets.info(rt.recent, :size) == 0 end)
+      eventually(fn -> stream(log) == :streaming end, 20_000)
+      {:ok, _} = Log.Tail.handle_event({:rewound, %{}}, %{rt: rt})
+
+      for {p, last} <- ends do
+        from = last + 1_500
+        assert_receive {:causeway, ^ref, {:rewound, %{partition: ^p, from: ^from, to: to}}}
+        assert to <= last
+      end
     end
 
     test "by a dump into another cluster: no server has this one's identifier, and the numbers go on",
