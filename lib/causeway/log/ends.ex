@@ -44,7 +44,7 @@ defmodule Causeway.Log.Ends do
     is_integer(compared) and rem(compared, 65_536) == timeline
   end
 
-  defp not_settled(rt), do: {:error, %Error{reason: {:not_ready, rt.name, :other_timeline}}}
+  defp not_settled(rt), do: {:error, %Error{reason: {:settling, rt.name}}}
 
   @doc "There is something in the outbox."
   def drain(rt), do: GenServer.cast(Runtime.process(rt, :Ends), :drain)

@@ -8,6 +8,7 @@ defmodule Causeway.Log.Error do
     * `{:too_large, bytes, limit}` - a message with its metadata
     * `{:not_running, name}` - no such log in this VM
     * `{:not_ready, name, why}` - it has not been connected to its server yet
+    * `{:settling, name}` - the server is another one since a failover, and what is here is still to be compared with it
     * `:timeout` - it was not committed in time, and may be yet
     * `{:unknown, error}` - the connection was lost, and nobody knows whether it was committed
     * `{:server, error}` - the server has refused, and nothing was done: a `Causeway.Postgres.Error`, or the repository's error
@@ -43,6 +44,10 @@ defmodule Causeway.Log.Error do
   defp format({:not_ready, name, why}),
     do:
       "the log #{inspect(name)} has no connection to its server yet#{why && ": " <> reason(why)}"
+
+  defp format({:settling, name}) do
+    "the log #{inspect(name)} is at another server since a failover, and has not compared yet what that one lacks"
+  end
 
   defp format(:timeout) do
     "it was not committed in time; it may be yet, or not: give it more time with the option :timeout"
