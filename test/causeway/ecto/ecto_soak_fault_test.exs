@@ -47,11 +47,7 @@ defmodule Causeway.Ecto.SoakFaultTest do
     ]
 
     # What is killed is reported at length.
-    setup_all do
-      %{level: level} = :logger.get_primary_config()
-      :logger.set_primary_config(:level, :none)
-      on_exit(fn -> :logger.set_primary_config(:level, level) end)
-    end
+    setup_all do: Causeway.Silence.logger()
 
     setup do
       server = PostgresServer.start!()

@@ -15,11 +15,7 @@ defmodule Causeway.Postgres.WALFaultTest do
   @wait 60_000
 
   # What is killed is reported at length.
-  setup_all do
-    %{level: level} = :logger.get_primary_config()
-    :logger.set_primary_config(:level, :none)
-    on_exit(fn -> :logger.set_primary_config(:level, level) end)
-  end
+  setup_all do: Causeway.Silence.logger()
 
   setup do
     seed = ExUnit.configuration()[:seed]

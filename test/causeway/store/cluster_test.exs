@@ -17,11 +17,9 @@ defmodule Causeway.Store.ClusterTest do
   end
 
   # Killed and cut off processes are reported by their supervisors.
-  setup do
-    %{level: level} = :logger.get_primary_config()
-    :logger.set_primary_config(:level, :none)
-    on_exit(fn -> :logger.set_primary_config(:level, level) end)
+  setup do: Causeway.Silence.logger()
 
+  setup do
     dir =
       Path.join(
         System.tmp_dir!(),

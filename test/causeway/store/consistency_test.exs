@@ -7,11 +7,7 @@ defmodule Causeway.Store.ConsistencyTest do
   alias Causeway.{Preload, Privileges, Store, WallClock, Workload}
 
   # Supervisors report each process that is killed here.
-  setup do
-    %{level: level} = :logger.get_primary_config()
-    :logger.set_primary_config(:level, :none)
-    on_exit(fn -> :logger.set_primary_config(:level, level) end)
-  end
+  setup do: Causeway.Silence.logger()
 
   # Each with how many times of ten or so it happens, and how often at most: more crashes of the committer, and the
   # supervisor would give up.

@@ -5,10 +5,9 @@ defmodule Causeway.Store.InterfaceTest do
   alias Causeway.{Clock, Doc, Store}
   alias Causeway.Store.{Error, Event}
 
+  setup do: Causeway.Silence.logger()
+
   setup do
-    %{level: level} = :logger.get_primary_config()
-    :logger.set_primary_config(:level, :none)
-    on_exit(fn -> :logger.set_primary_config(:level, level) end)
     %{name: :"#{__MODULE__}.#{System.unique_integer([:positive])}"}
   end
 

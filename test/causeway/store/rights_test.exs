@@ -9,11 +9,7 @@ defmodule Causeway.Store.RightsTest do
   @stock {"stock", 1}
   @path ["stock", 1]
 
-  setup do
-    %{level: level} = :logger.get_primary_config()
-    :logger.set_primary_config(:level, :none)
-    on_exit(fn -> :logger.set_primary_config(:level, level) end)
-  end
+  setup do: Causeway.Silence.logger()
 
   defp open(n, opts) do
     names = for i <- 1..n, do: :"#{__MODULE__}.#{System.unique_integer([:positive])}.#{i}"
